@@ -1,0 +1,1 @@
+"""Who acts: the actor written to the ledger."""

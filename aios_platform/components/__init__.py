@@ -1,0 +1,1 @@
+"""Dagster Components: what a declaration turns into."""

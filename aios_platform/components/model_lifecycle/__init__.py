@@ -1,0 +1,1 @@
+"""The ModelLifecycle component, one file per stage: what it declares, nothing it computes."""

@@ -1,0 +1,96 @@
+"""Records of decisions: verdicts of the gate, champions, retraining."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import ConfigDict, Field
+
+from aios_platform.contracts.record import Record
+
+
+class Outcome(StrEnum):
+    """What one rule of the gate found."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+class Decision(StrEnum):
+    """What the gate decided."""
+
+    PROMOTE = "promote"
+    REJECT = "reject"
+    INCONCLUSIVE = "inconclusive"
+
+
+class RuleResult(Record):
+    """One rule of the gate: what was observed, against which bound, and the outcome."""
+
+    rule: str
+    outcome: Outcome
+    observed: float | None = None
+    bound: float | None = None
+    low: float | None = Field(default=None, description="Lower end of the interval.")
+    high: float | None = Field(default=None, description="Upper end of the interval.")
+    rows: int = 0
+    reason: str
+
+
+class Verdict(Record):
+    """The gate's decision on a candidate, with every reason."""
+
+    model: str
+    decision: Decision
+    candidate_version: str
+    champion_version: str | None = Field(description="None: there was no champion (bootstrap).")
+    exam_digest: str = Field(description="SHA-256 over the exam's row ids and labels.")
+    exam_windows: tuple[str, ...]
+    rules: tuple[RuleResult, ...]
+    candidate_metrics: dict[str, float]
+    champion_metrics: dict[str, float]
+    decided_at: datetime
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The reasons that decided: the failed rules, else the unknown ones, else all."""
+        for outcome in (Outcome.FAIL, Outcome.UNKNOWN):
+            found = tuple(r.reason for r in self.rules if r.outcome is outcome)
+            if found:
+                return found
+        return tuple(r.reason for r in self.rules)
+
+
+class Champion(Record):
+    """The version of a model that is live."""
+
+    model: str
+    version: str = Field(description="MLflow's registered model version.")
+    model_digest: str = Field(description="SHA-256 of the ONNX bytes.")
+    run_id: str = Field(description="MLflow run that trained it.")
+    training_set_digest: str
+    trained_through: str = Field(description="Key of the last window it was trained on.")
+    baseline: dict[str, float] = Field(description="Its metrics on the exam that promoted it.")
+    promoted_at: datetime
+    revision: int = Field(ge=1, description="Counts the champions of this model; for the swap.")
+
+
+class RetrainAction(StrEnum):
+    """What the retrain decision asks for."""
+
+    RETRAIN = "retrain"
+    HOLD = "hold"
+
+
+class RetrainDecision(Record):
+    """Whether to train again, and the evidence it rests on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
+
+    model: str
+    window: str
+    action: RetrainAction
+    cause: str = Field(description="degradation, age, drift_only, cool_down, healthy, no_evidence.")
+    reason: str
+    evidence: dict[str, float]
+    decided_at: datetime

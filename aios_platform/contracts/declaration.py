@@ -1,0 +1,337 @@
+"""The declaration of a model: the one place from which its whole lifecycle is derived.
+
+`docs/declaration.md` is the reference for people; this file is the reference for machines.
+"""
+
+import re
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from aios_platform.contracts.record import Record, nearest
+from aios_platform.contracts.windows import WindowSchedule
+
+Identifier = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$"),
+    Field(description="Lower-case letters, digits and underscores; begins with a letter."),
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+Metric = Literal["roc_auc", "pr_auc", "log_loss", "brier", "ece"]
+
+OWNER = re.compile(r"^(team:[A-Za-z0-9_. -]+|[^@\s]+@[^@\s]+\.[^@\s]+)$")
+ENTRYPOINT = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+
+
+class ColumnType(StrEnum):
+    """Types a column can be declared with."""
+
+    STRING = "string"
+    INT = "int"
+    FLOAT = "float"
+    BOOL = "bool"
+    TIMESTAMP = "timestamp"
+
+
+class Column(Record):
+    """One declared column of a source table, and what is true of every good value in it."""
+
+    type: ColumnType = Field(description="string, int, float, bool or timestamp (UTC).")
+    nullable: bool = Field(default=False, description="May a value be missing?")
+    min: float | None = Field(default=None, description="Smallest good value.")
+    max: float | None = Field(default=None, description="Largest good value.")
+    values: tuple[str, ...] | None = Field(
+        default=None, description="The closed set of good values; unset, any."
+    )
+    known_at: str | None = Field(
+        default=None,
+        description="Timestamp column that says when this value became known; unset, the row's.",
+    )
+
+    @model_validator(mode="after")
+    def _range(self) -> "Column":
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min ({self.min}) is above max ({self.max})")
+        if self.values is not None and self.type is not ColumnType.STRING:
+            raise ValueError("values can be listed for columns of type string only")
+        numeric = self.type in (ColumnType.INT, ColumnType.FLOAT)
+        if (self.min is not None or self.max is not None) and not numeric:
+            raise ValueError("min and max apply to columns of type int or float only")
+        return self
+
+
+class Table(Record):
+    """One table that the source delivers for each window."""
+
+    columns: dict[str, Column] = Field(min_length=1, description="Exactly the delivered columns.")
+    row_id: tuple[str, ...] = Field(
+        default=(), description="Columns that together name a row; checked to be unique."
+    )
+    timestamp: str | None = Field(
+        default=None,
+        description="Event time; must lie in the window. Unset: a snapshot without event time.",
+    )
+    known_at: str | None = Field(
+        default=None,
+        description="Timestamp column that says when the row became known; unset, `timestamp`.",
+    )
+    min_rows: int = Field(default=1, ge=1, description="Fewer rows reject the window.")
+    volume_tolerance: float | None = Field(
+        default=0.5,
+        gt=0,
+        description="Largest relative difference from the median row count of recent windows.",
+    )
+    max_silence_hours: float | None = Field(
+        default=None,
+        gt=0,
+        description="Freshness: largest gap between the newest row and the window's end.",
+    )
+
+    @model_validator(mode="after")
+    def _references(self) -> "Table":
+        named = [("timestamp", self.timestamp), ("known_at", self.known_at)]
+        named += [("row_id", column) for column in self.row_id]
+        named += [(f"columns.{n}.known_at", c.known_at) for n, c in self.columns.items()]
+        for field, column in named:
+            if column is not None and column not in self.columns:
+                raise ValueError(
+                    f"{field} names the column '{column}', which is not declared. "
+                    f"{nearest(column, self.columns)}"
+                )
+            if column is not None and field != "row_id":
+                found = self.columns[column].type
+                if found is not ColumnType.TIMESTAMP:
+                    raise ValueError(
+                        f"{field} names the column '{column}' of type {found}; expected timestamp"
+                    )
+        return self
+
+
+class Source(Record):
+    """Where windows of data come from."""
+
+    entrypoint: str = Field(
+        description="`package.module:function`, called with a Window, "
+        "returns a mapping of table name to pyarrow.Table."
+    )
+    tables: dict[Identifier, Table] = Field(min_length=1, description="The delivered tables.")
+    rows: str = Field(description="The table whose rows are predicted.")
+    prediction_time: str = Field(
+        description="Timestamp column of that table: when the prediction is asked for. "
+        "A feature may use only what was known by then."
+    )
+    max_quarantine_share: Share = Field(
+        default=0.01, description="A larger share of quarantined rows rejects the window."
+    )
+
+    @field_validator("entrypoint")
+    @classmethod
+    def _entrypoint(cls, value: str) -> str:
+        if not ENTRYPOINT.match(value):
+            raise ValueError(f"'{value}' does not have the form package.module:function")
+        return value
+
+    @model_validator(mode="after")
+    def _references(self) -> "Source":
+        if self.rows not in self.tables:
+            raise ValueError(
+                f"rows names the table '{self.rows}', which is not declared. "
+                f"{nearest(self.rows, self.tables)}"
+            )
+        table = self.tables[self.rows]
+        if not table.row_id:
+            raise ValueError(f"the table '{self.rows}' needs row_id, so that its rows have a name")
+        if len(table.row_id) > 1:
+            raise ValueError(f"row_id of the table '{self.rows}' must be a single column")
+        column = table.columns.get(self.prediction_time)
+        if column is None:
+            raise ValueError(
+                f"prediction_time names the column '{self.prediction_time}', which "
+                f"'{self.rows}' does not declare. {nearest(self.prediction_time, table.columns)}"
+            )
+        if column.type is not ColumnType.TIMESTAMP:
+            raise ValueError(
+                f"prediction_time names the column '{self.prediction_time}' "
+                f"of type {column.type}; expected timestamp"
+            )
+        return self
+
+    @property
+    def row_id(self) -> str:
+        """The column that names a predicted row."""
+        return self.tables[self.rows].row_id[0]
+
+
+class Features(Record):
+    """What the model may look at."""
+
+    service: str = Field(description="Name of the Feast feature service.")
+    request: tuple[str, ...] = Field(
+        default=(),
+        description="Columns of the predicted table that the caller sends with a request.",
+    )
+    lookback_windows: int = Field(
+        default=1,
+        ge=0,
+        description="Windows of history that the feature SQL reads besides its own.",
+    )
+    max_single_feature_auc: float = Field(
+        default=0.8,
+        gt=0.5,
+        le=1,
+        description="Leak canary: one feature that separates the label better than this is "
+        "taken for a leak.",
+    )
+
+
+class Label(Record):
+    """What the model learns, and when the truth becomes known."""
+
+    column: str = Field(description="Column of the predicted table; null where there is no truth.")
+    known_at: str = Field(description="Timestamp column: when the truth became known.")
+    maturity_days: float = Field(
+        default=1.0,
+        ge=0,
+        description="A window is matured this many days after its end: labels are then complete.",
+    )
+
+
+class Training(Record):
+    """How the model is trained."""
+
+    network: Literal["embedding_mlp"] = Field(default="embedding_mlp", description="Network.")
+    hidden: tuple[int, ...] = Field(default=(256, 128), description="Widths of hidden layers.")
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    epochs: int = Field(default=12, ge=1, description="Most passes over the training rows.")
+    patience: int = Field(default=3, ge=1, description="Epochs without improvement before a stop.")
+    batch_size: int = Field(default=2048, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    members: int = Field(default=1, ge=1, le=16, description="Networks averaged in the ensemble.")
+    seed: int = Field(default=0, ge=0)
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    min_windows: int = Field(
+        default=2, ge=2, description="Windows of matured data needed before the first training."
+    )
+    max_windows: int | None = Field(
+        default=None, ge=2, description="Train on at most the last n windows; unset, on all."
+    )
+    validation_windows: int = Field(
+        default=1, ge=1, description="Last training windows, kept for early stopping, calibration."
+    )
+
+    @model_validator(mode="after")
+    def _room(self) -> "Training":
+        if self.validation_windows >= self.min_windows:
+            raise ValueError(
+                f"validation_windows ({self.validation_windows}) leaves no window to train on: "
+                f"min_windows is {self.min_windows}"
+            )
+        return self
+
+
+class Exam(Record):
+    """The windows on which candidate and champion are compared; never trained on."""
+
+    windows: int = Field(default=1, ge=1, description="The last n matured windows.")
+
+
+class Gate(Record):
+    """When a candidate may become champion."""
+
+    metric: Metric = Field(default="roc_auc", description="Primary metric.")
+    floors: dict[Metric, float] = Field(
+        default_factory=dict,
+        description="Worst acceptable value per metric (an upper bound where less is better).",
+    )
+    margin: float = Field(
+        default=0.0,
+        ge=0,
+        description="Non-inferiority margin: how much worse than the champion is tolerated.",
+    )
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    resamples: int = Field(default=2000, ge=200, le=100_000)
+    min_rows: int = Field(default=1000, ge=2, description="Smallest exam that decides anything.")
+
+
+class Monitoring(Record):
+    """What is watched once the model is live."""
+
+    drift_psi: float = Field(default=0.2, gt=0, description="PSI above which a feature drifted.")
+    drift_share: Share = Field(
+        default=0.5, description="Share of drifted features above which the window is flagged."
+    )
+    report_rows: int = Field(
+        default=10_000, ge=100, description="Rows sampled from each side for the drift report."
+    )
+
+
+class Retrain(Record):
+    """When the platform trains again by itself."""
+
+    degradation: float = Field(
+        default=0.02,
+        gt=0,
+        description="Drop of the primary metric on a matured window against the exam's value, "
+        "beyond which (with confidence) the model counts as degraded.",
+    )
+    max_age_windows: int | None = Field(
+        default=None, ge=1, description="Retrain when the champion is this many windows old."
+    )
+    cool_down_windows: int = Field(
+        default=1, ge=0, description="Windows that must pass between two retrainings."
+    )
+
+
+class ModelDeclaration(Record):
+    """One model, declared."""
+
+    name: Identifier
+    owner: str = Field(description="team:<name> or an e-mail address.")
+    description: str = Field(default="", description="What the prediction is for.")
+    task: Literal["binary_classification"] = "binary_classification"
+    windows: WindowSchedule
+    source: Source
+    features: Features
+    label: Label
+    training: Training = Training()
+    exam: Exam = Exam()
+    gate: Gate = Gate()
+    monitoring: Monitoring = Monitoring()
+    retrain: Retrain = Retrain()
+
+    @field_validator("owner")
+    @classmethod
+    def _owner(cls, value: str) -> str:
+        if not OWNER.match(value):
+            raise ValueError(f"'{value}' is neither team:<name> nor an e-mail address")
+        return value
+
+    @model_validator(mode="after")
+    def _references(self) -> "ModelDeclaration":
+        columns = self.source.tables[self.source.rows].columns
+        for field, column in [
+            ("label.column", self.label.column),
+            ("label.known_at", self.label.known_at),
+            *(("features.request", column) for column in self.features.request),
+        ]:
+            if column not in columns:
+                raise ValueError(
+                    f"{field} names the column '{column}', which the table "
+                    f"'{self.source.rows}' does not declare. {nearest(column, columns)}"
+                )
+        if columns[self.label.column].type is not ColumnType.BOOL:
+            raise ValueError(
+                f"label.column '{self.label.column}' is of type "
+                f"{columns[self.label.column].type}; binary classification expects bool"
+            )
+        if columns[self.label.known_at].type is not ColumnType.TIMESTAMP:
+            raise ValueError(
+                f"label.known_at '{self.label.known_at}' is of type "
+                f"{columns[self.label.known_at].type}; expected timestamp"
+            )
+        leaked = {self.label.column, self.label.known_at} & set(self.features.request)
+        if leaked:
+            raise ValueError(f"features.request contains the label's own column {sorted(leaked)}")
+        return self

@@ -1,0 +1,1 @@
+"""Windows of data: the source, validation (Great Expectations), quarantine."""

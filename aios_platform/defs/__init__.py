@@ -1,0 +1,1 @@
+"""Declared models, one folder each, and what belongs to the whole platform."""

@@ -1,0 +1,1 @@
+"""Resources that every declared model shares."""

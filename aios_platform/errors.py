@@ -1,0 +1,119 @@
+"""Every error the platform raises on purpose.
+
+The tree::
+
+    AiosError
+    ├── SettingsError            an environment variable or a settings file is wrong
+    ├── DeclarationError         a model's declaration is wrong
+    ├── StoreError               a store cannot be reached or is not in the state we left it in
+    │   ├── DatabaseUnavailable  Postgres does not answer
+    │   ├── ArtifactMissing      an artifact that a record names is not there
+    │   └── ArtifactCorrupt      the bytes of an artifact are not those that were written
+    ├── DataError                data that arrived is not what was declared
+    │   ├── SourceError          the source could not be read
+    │   └── WindowRejected       a whole window is unusable; the last good one stays
+    ├── FeatureError             a feature view, table or online read is wrong
+    │   └── LeakageError         a feature knows what was not yet known
+    ├── TrainingError            training did not give a usable model
+    │   └── ExportError          the ONNX graph does not reproduce the trained network
+    ├── RegistryError            a model version cannot be registered, found or trusted
+    ├── PromotionError           the swap of a champion was refused
+    │   └── ChampionConflict     somebody else promoted in between
+    ├── ScoringError             a window could not be scored
+    └── LifecycleError           a stage was asked for before what it needs exists
+
+Every message says what happened, where, why, and what to do about it.
+"""
+
+
+class AiosError(Exception):
+    """Base of all errors of the platform.
+
+    Args:
+        what: What went wrong, with the place (file, table, column, window).
+        remedy: What the reader can do about it, as an instruction.
+    """
+
+    def __init__(self, what: str, *, remedy: str = "") -> None:
+        self.what = what
+        self.remedy = remedy
+        super().__init__(f"{what} {remedy}".strip())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.what, self.remedy))
+
+
+def _rebuild(kind: type[AiosError], what: str, remedy: str) -> AiosError:
+    return kind(what, remedy=remedy)
+
+
+class SettingsError(AiosError):
+    """An environment variable or a settings file is wrong."""
+
+
+class DeclarationError(AiosError):
+    """A model's declaration is wrong."""
+
+
+class StoreError(AiosError):
+    """A store cannot be reached or is not in the state we left it in."""
+
+
+class DatabaseUnavailable(StoreError):
+    """Postgres does not answer."""
+
+
+class ArtifactMissing(StoreError):
+    """An artifact that a record names is not there."""
+
+
+class ArtifactCorrupt(StoreError):
+    """The bytes of an artifact are not those that were written."""
+
+
+class DataError(AiosError):
+    """Data that arrived is not what was declared."""
+
+
+class SourceError(DataError):
+    """The source could not be read."""
+
+
+class WindowRejected(DataError):
+    """A whole window is unusable; the last good version stays current."""
+
+
+class FeatureError(AiosError):
+    """A feature view, feature table or online read is wrong."""
+
+
+class LeakageError(FeatureError):
+    """A feature knows what was not yet known at prediction time."""
+
+
+class TrainingError(AiosError):
+    """Training did not give a usable model."""
+
+
+class ExportError(TrainingError):
+    """The ONNX graph does not reproduce the trained network."""
+
+
+class RegistryError(AiosError):
+    """A model version cannot be registered, found or trusted."""
+
+
+class PromotionError(AiosError):
+    """The swap of a champion was refused."""
+
+
+class ChampionConflict(PromotionError):
+    """Another promotion changed the champion in between."""
+
+
+class ScoringError(AiosError):
+    """A window could not be scored."""
+
+
+class LifecycleError(AiosError):
+    """A stage was asked for before what it needs exists."""

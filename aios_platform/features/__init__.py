@@ -1,0 +1,1 @@
+"""Feast: our offline and online stores, feature tables, point-in-time training sets, leakage."""

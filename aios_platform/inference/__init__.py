@@ -1,0 +1,1 @@
+"""ONNX Runtime sessions and batch scoring of windows."""

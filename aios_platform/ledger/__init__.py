@@ -1,0 +1,1 @@
+"""The record of decisions in Postgres, and the compare-and-swap of champions."""

@@ -1,0 +1,1 @@
+"""Drift (Evidently), delayed-label performance, the retrain decision (pure)."""

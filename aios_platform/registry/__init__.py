@@ -1,0 +1,1 @@
+"""MLflow: runs, registered versions, provenance; aliases are a projection of the ledger."""

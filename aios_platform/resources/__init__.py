@@ -1,0 +1,1 @@
+"""Thin Dagster resources, one per store."""

@@ -1,0 +1,80 @@
+"""The only reader of the environment.
+
+Each setting is an environment variable ``AIOS_<NAME>``; `docs/operations.md` lists them all.
+"""
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from aios_platform.errors import SettingsError
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseSettings):
+    """Where the platform keeps its state and how it reaches its stores."""
+
+    model_config = SettingsConfigDict(env_prefix="AIOS_", frozen=True, extra="ignore")
+
+    home: Path = Field(
+        default=Path(".aios"),
+        description="Folder of everything local: embedded Postgres, artifacts, logs.",
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="postgresql:// URL of the server; unset, an embedded Postgres is started.",
+    )
+    artifacts: str | None = Field(
+        default=None, description="fsspec URL of the artifact root; default <home>/artifacts."
+    )
+    feature_repo: Path = Field(
+        default=PROJECT_ROOT / "feature_repo", description="Folder of the Feast repository."
+    )
+    log_level: str = Field(default="INFO", description="Level of the platform's own log lines.")
+    actor: str = Field(
+        default="", description="Who acts, as written to the ledger; default the OS user."
+    )
+
+    @property
+    def home_path(self) -> Path:
+        """The home folder as an absolute path."""
+        return self.home.expanduser().resolve()
+
+    @property
+    def artifact_root(self) -> str:
+        """The artifact root as an absolute path or URL, without a trailing slash."""
+        root = self.artifacts or str(self.home_path / "artifacts")
+        return root.rstrip("/")
+
+
+@cache
+def settings() -> Settings:
+    """Read the settings once per process.
+
+    Raises:
+        SettingsError: A variable has a value of the wrong type.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "AIOS_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(
+            f"The setting {name} is wrong: {first['msg']}.",
+            remedy=f"Correct or unset {name}; docs/operations.md lists every setting.",
+        ) from None
+
+
+def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a child process: ours, with `extra` on top."""
+    return {**os.environ, **extra}
+
+
+def export(variables: Mapping[str, str]) -> None:
+    """Set variables that libraries read from the environment of this process."""
+    os.environ.update(variables)

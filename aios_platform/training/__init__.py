@@ -1,0 +1,1 @@
+"""Networks, the Lightning trainer, evaluation, ONNX export."""
