@@ -1,1 +1,0 @@
-"""Who acts: the actor written to the ledger."""

@@ -1,0 +1,1 @@
+"""Alembic migrations of our own schema, applied by `aios_platform.database`."""
