@@ -20,6 +20,7 @@ The tree::
     ├── PromotionError           the swap of a champion was refused
     │   └── ChampionConflict     somebody else promoted in between
     ├── ScoringError             a window could not be scored
+    ├── MetricError              labels and scores from which no metric can be computed
     └── LifecycleError           a stage was asked for before what it needs exists
 
 Every message says what happened, where, why, and what to do about it.
@@ -113,6 +114,10 @@ class ChampionConflict(PromotionError):
 
 class ScoringError(AiosError):
     """A window could not be scored."""
+
+
+class MetricError(AiosError):
+    """Labels and scores from which no metric can be computed."""
 
 
 class LifecycleError(AiosError):
