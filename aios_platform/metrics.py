@@ -104,7 +104,7 @@ def checked(labels: ArrayLike, scores: ArrayLike) -> tuple[Labels, Scores]:
 
 
 def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve: the Mann-Whitney statistic over n+ · n−, ties counted half.
+    """Area under the ROC curve: the Mann-Whitney statistic, ties counted half.
 
     Source: Hanley and McNeil (1982), Radiology 143:29-36.
 
@@ -151,7 +151,7 @@ def brier(labels: ArrayLike, scores: ArrayLike) -> float:
 def ece(labels: ArrayLike, scores: ArrayLike, bins: int = ECE_BINS) -> float:
     """Expected calibration error over equal-mass bins.
 
-    The row-weighted mean over bins of |share of positives − mean score| (Naeini et al. 2015).
+    The row-weighted mean over bins of |share of positives - mean score| (Naeini et al. 2015).
     Bins hold equally many rows, since equal-width bins are more biased (Roelofs et al. 2022);
     equal scores share a bin, so that the order of rows has no influence.
 
@@ -175,7 +175,7 @@ def squared_errors(truth: Labels, scores: Scores) -> Scores:
 
 
 def calibration_bins(scores: Scores, bins: int = ECE_BINS) -> NDArray[np.intp]:
-    """The equal-mass bin of each row, shape (n,), values 0 to bins − 1; equal scores share one."""
+    """The equal-mass bin of each row, shape (n,), values 0 to bins - 1; equal scores share one."""
     inner = np.linspace(0, 1, bins + 1)[1:-1]
     edges = np.quantile(scores, inner, method="inverted_cdf")
     return np.searchsorted(edges, scores, side="left")
