@@ -272,6 +272,27 @@ class ArtifactStore:
             )
         return content
 
+    # named documents
+
+    def write_named(self, name: str, content: bytes) -> None:
+        """Write a small document under a path of its own, replacing it atomically."""
+        path = f"{self.root}/{name}"
+        with self._temporary(path.rsplit("/", 1)[0]) as (temporary, file):
+            file.write(content)
+            file.flush()
+            self._publish(temporary, path)
+
+    def read_named(self, name: str) -> bytes | None:
+        """A document written by `write_named`; None when there is none."""
+        with suppress(FileNotFoundError):
+            content: bytes = self._fs.cat_file(f"{self.root}/{name}")
+            return content
+        return None
+
+    def uri_of(self, name: str) -> str:
+        """Where the document of this name lies."""
+        return f"{self.root}/{name}"
+
     # internals
 
     @contextmanager

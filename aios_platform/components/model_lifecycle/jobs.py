@@ -1,0 +1,91 @@
+"""The two jobs of a model, and the partitions they run on."""
+
+from datetime import datetime
+
+import dagster as dg
+
+from aios_platform.components.model_lifecycle.names import (
+    AS_OF_TAG,
+    CAUSE_KEY_TAG,
+    CAUSE_TAG,
+    EXCLUSIVE_TAG,
+    MODEL_TAG,
+    Names,
+)
+from aios_platform.components.model_lifecycle.plan import Job, NextRun
+from aios_platform.contracts.windows import Every, WindowSchedule
+
+CRON = {
+    Every.HOUR: "0 * * * *",
+    Every.DAY: "0 0 * * *",
+    Every.WEEK: "0 0 * * {weekday}",
+    Every.MONTH: "0 0 1 * *",
+}
+SCORE_ASSETS = (
+    "raw",
+    "features",
+    "online_features",
+    "predictions",
+    "performance",
+    "drift",
+    "retrain_decision",
+)
+RETRAIN_ASSETS = ("training_set", "candidate", "verdict", "champion")
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+# A run that outlives this is taken for dead; run monitoring then ends it.
+MAX_RUNTIME_SECONDS = 6 * 3600
+
+
+def partitions_of(schedule: WindowSchedule) -> dg.TimeWindowPartitionsDefinition:
+    """Dagster's partitions for a declared schedule of windows, with the same keys."""
+    weekday = schedule.start.isoweekday() % 7
+    return dg.TimeWindowPartitionsDefinition(
+        start=schedule.start.strftime(schedule.key_format),
+        end=schedule.end.strftime(schedule.key_format) if schedule.end else None,
+        fmt=schedule.key_format,
+        timezone=schedule.timezone,
+        cron_schedule=CRON[schedule.every].format(weekday=weekday),
+    )
+
+
+def run_tags(names: Names, run: NextRun, as_of: datetime | None = None) -> dict[str, str]:
+    """Tags of a run that the plan asks for; they say why it runs and over which windows."""
+    tags = {
+        MODEL_TAG: names.model,
+        EXCLUSIVE_TAG: names.model,
+        CAUSE_TAG: run.cause,
+        CAUSE_KEY_TAG: run.key(names.model),
+        "dagster/max_runtime": str(MAX_RUNTIME_SECONDS),
+    }
+    if as_of is not None:
+        tags[AS_OF_TAG] = as_of.isoformat()
+    if run.first is not None and run.last is not None:
+        if run.first == run.last:
+            tags["dagster/partition"] = run.first
+        else:
+            tags[RANGE_START_TAG] = run.first
+            tags[RANGE_END_TAG] = run.last
+    return tags
+
+
+def jobs_of(names: Names) -> list[dg.UnresolvedAssetJobDefinition]:
+    """`<model>__score` and `<model>__retrain`.
+
+    Two jobs, because whatever lies downstream of a skipped asset is skipped in the same run: a
+    refused candidate must not stop the scoring of new windows.
+    """
+    return [
+        dg.define_asset_job(
+            names.job(Job.SCORE),
+            selection=dg.AssetSelection.assets(*(names.asset(a) for a in SCORE_ASSETS)),
+            description="Ingest, validate and score windows with the live champion; watch them.",
+            executor_def=dg.in_process_executor,
+        ),
+        dg.define_asset_job(
+            names.job(Job.RETRAIN),
+            selection=dg.AssetSelection.assets(*(names.asset(a) for a in RETRAIN_ASSETS)),
+            description="Train a candidate, compare it with the champion, promote or refuse it.",
+            executor_def=dg.in_process_executor,
+        ),
+    ]

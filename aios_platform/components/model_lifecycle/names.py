@@ -1,0 +1,57 @@
+"""What the parts of one model's lifecycle are called: assets, jobs, datasets, tags."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from aios_platform.contracts.declaration import ModelDeclaration
+
+MODEL_TAG = "aios/model"
+CAUSE_TAG = "aios/cause"
+CAUSE_KEY_TAG = "aios/cause_key"
+AS_OF_TAG = "aios/as_of"
+EXCLUSIVE_TAG = "aios/exclusive"
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names derived from a declaration and the folder it stands in."""
+
+    declaration: ModelDeclaration
+    folder: Path
+
+    @property
+    def model(self) -> str:
+        """The model's name; prefix of its assets and datasets."""
+        return self.declaration.name
+
+    def asset(self, stage_output: str) -> dg.AssetKey:
+        """Key of one of the model's assets."""
+        return dg.AssetKey([self.model, stage_output])
+
+    def job(self, job: str) -> str:
+        """Name of one of the model's jobs, sensors or schedules."""
+        return f"{self.model}__{job}"
+
+    @property
+    def sql_folder(self) -> Path:
+        """Folder of the model's feature SQL."""
+        return self.folder / "features"
+
+    @property
+    def raw_rows(self) -> str:
+        """Dataset of the table whose rows are predicted."""
+        return f"{self.model}/raw/{self.declaration.source.rows}"
+
+    @property
+    def feature_tables(self) -> tuple[str, ...]:
+        """Datasets of the feature tables, one per SQL file."""
+        return tuple(
+            f"{self.model}/features/{path.stem}" for path in sorted(self.sql_folder.glob("*.sql"))
+        )
+
+    @property
+    def predictions(self) -> str:
+        """Dataset of batch predictions."""
+        return f"{self.model}/predictions"

@@ -1,0 +1,130 @@
+"""Sensors and the schedule: the plan, evaluated by the daemon."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from aios_platform.components.model_lifecycle.jobs import CRON, run_tags
+from aios_platform.components.model_lifecycle.names import CAUSE_KEY_TAG, MODEL_TAG, Names
+from aios_platform.components.model_lifecycle.plan import Job, NextRun, next_run
+from aios_platform.components.model_lifecycle.state import read_state
+from aios_platform.resources.stores import Artifacts, Ledger
+
+MOST_ATTEMPTS = 3
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def requested_run(
+    names: Names,
+    job: Job,
+    instance: dg.DagsterInstance,
+    artifacts: Artifacts,
+    ledger: Ledger,
+) -> dg.RunRequest | dg.SkipReason:
+    """The run request for the plan's next run if it is of this job, else why there is none.
+
+    One run of a model at a time: the plan is read again when it has ended. A cause whose run
+    failed is asked for again, at most three times in all, because Dagster burns a failed run's
+    key for ever.
+    """
+    if instance.get_runs(
+        filters=dg.RunsFilter(tags={MODEL_TAG: names.model}, statuses=UNFINISHED), limit=1
+    ):
+        return dg.SkipReason(f"A run of {names.model} is in progress; the plan waits for its end.")
+    now = datetime.now(UTC)
+    state = read_state(names.declaration, names, artifacts.open(), ledger.open(), now)
+    run = next_run(names.declaration, state)
+    if run is None:
+        return dg.SkipReason(f"{names.model} needs nothing: every window is scored and judged.")
+    if run.job is not job:
+        return dg.SkipReason(f"The next run of {names.model} is a {run.job} run: {run.cause}.")
+    return _request(names, run, instance)
+
+
+def _request(
+    names: Names, run: NextRun, instance: dg.DagsterInstance
+) -> dg.RunRequest | dg.SkipReason:
+    key = run.key(names.model)
+    failed = len(
+        instance.get_runs(
+            filters=dg.RunsFilter(
+                tags={CAUSE_KEY_TAG: key},
+                statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
+            )
+        )
+    )
+    if failed >= MOST_ATTEMPTS:
+        return dg.SkipReason(
+            f"Gave up after {failed} failed runs for: {run.cause}. Read the last run, mend its "
+            "cause, and launch the job by hand."
+        )
+    return dg.RunRequest(run_key=f"{key}#{failed + 1}", tags=run_tags(names, run))
+
+
+def sensors_of(
+    names: Names, jobs: list[dg.UnresolvedAssetJobDefinition]
+) -> list[dg.SensorDefinition]:
+    """`<model>__new_window` asks for scoring runs, `<model>__retrain_wanted` for trainings."""
+    score_job, retrain_job = jobs
+
+    @dg.sensor(
+        name=names.job("new_window"),
+        job=score_job,
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="A window closed, or was not yet scored by the live champion.",
+    )
+    def new_window(
+        context: dg.SensorEvaluationContext, artifacts: Artifacts, ledger: Ledger
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        answer = requested_run(names, Job.SCORE, context.instance, artifacts, ledger)
+        if isinstance(answer, dg.RunRequest):
+            context.update_cursor(answer.run_key)
+        yield answer
+
+    @dg.sensor(
+        name=names.job("retrain_wanted"),
+        job=retrain_job,
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="There is no champion yet, or a retrain decision asks for a training.",
+    )
+    def retrain_wanted(
+        context: dg.SensorEvaluationContext, artifacts: Artifacts, ledger: Ledger
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        answer = requested_run(names, Job.RETRAIN, context.instance, artifacts, ledger)
+        if isinstance(answer, dg.RunRequest):
+            context.update_cursor(answer.run_key)
+        yield answer
+
+    return [new_window, retrain_wanted]
+
+
+def schedules_of(
+    names: Names, jobs: list[dg.UnresolvedAssetJobDefinition]
+) -> list[dg.ScheduleDefinition]:
+    """`<model>__window_closed`: asks at the end of each window, should its sensor be off."""
+    windows = names.declaration.windows
+    weekday = windows.start.isoweekday() % 7
+
+    @dg.schedule(
+        name=names.job("window_closed"),
+        job=jobs[0],
+        cron_schedule=CRON[windows.every].format(weekday=weekday),
+        execution_timezone=windows.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Scores the window that just closed; the same run as its sensor would ask for.",
+    )
+    def window_closed(
+        context: dg.ScheduleEvaluationContext, artifacts: Artifacts, ledger: Ledger
+    ) -> dg.RunRequest | dg.SkipReason:
+        return requested_run(names, Job.SCORE, context.instance, artifacts, ledger)
+
+    return [window_closed]

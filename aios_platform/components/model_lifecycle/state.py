@@ -1,0 +1,85 @@
+"""Reads the state of a model's lifecycle from the artifact root and the ledger."""
+
+from datetime import datetime, timedelta
+
+from aios_platform.artifacts import ArtifactStore
+from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.plan import LifecycleState
+from aios_platform.contracts.decisions import Champion, RetrainAction
+from aios_platform.contracts.declaration import ModelDeclaration
+from aios_platform.database import Database
+from aios_platform.ledger.champions import champion_of
+from aios_platform.ledger.entries import LedgerEntry, entries
+
+VERDICT = "verdict"
+RETRAIN_DECISION = "retrain_decision"
+# More rows than a model writes in decades of monthly windows.
+MOST_ROWS = 10_000
+
+
+def matured_keys(declaration: ModelDeclaration, as_of: datetime) -> list[str]:
+    """Keys of the windows whose labels are complete at `as_of`, oldest first."""
+    wait = timedelta(days=declaration.label.maturity_days)
+    return [window.key for window in declaration.windows.windows(as_of - wait)]
+
+
+def read_state(
+    declaration: ModelDeclaration,
+    names: Names,
+    store: ArtifactStore,
+    database: Database,
+    as_of: datetime,
+) -> LifecycleState:
+    """Read what is there.
+
+    Args:
+        declaration: The model.
+        names: Its datasets.
+        store: The artifact root.
+        database: Where the ledger lives.
+        as_of: The clock of the lifecycle, aware.
+
+    Raises:
+        DatabaseUnavailable: The ledger cannot be read.
+        ArtifactCorrupt: A list of versions cannot be read.
+    """
+    closed = tuple(window.key for window in declaration.windows.windows(as_of))
+    featured = set(store.keys(names.raw_rows))
+    for dataset in names.feature_tables:
+        featured &= set(store.keys(dataset))
+    champion = champion_of(database, declaration.name)
+    decisions = entries(
+        database, subject=declaration.name, kind=RETRAIN_DECISION, limit=MOST_ROWS
+    )
+    ours = [row for row in decisions if champion and row.payload["version"] == champion.version]
+    verdicts = entries(database, subject=declaration.name, kind=VERDICT, limit=MOST_ROWS)
+    return LifecycleState(
+        closed=closed,
+        matured=tuple(matured_keys(declaration, as_of)),
+        featured=frozenset(featured),
+        champion_version=champion.version if champion else None,
+        trained_through=champion.trained_through if champion else None,
+        scored=_scored(store, names, champion),
+        judged=frozenset(row.payload["decision"]["window"] for row in ours),
+        retrain_wanted=_wanted(ours),
+        verdicts=frozenset(row.payload["cause"] for row in verdicts),
+    )
+
+
+def _scored(store: ArtifactStore, names: Names, champion: Champion | None) -> frozenset[str]:
+    if champion is None:
+        return frozenset()
+    current = ((key, store.current(names.predictions, key)) for key in store.keys(names.predictions))
+    return frozenset(
+        key
+        for key, version in current
+        if version and version.inputs.get("model_version") == champion.version
+    )
+
+
+def _wanted(decisions: list[LedgerEntry]) -> str | None:
+    for row in decisions:
+        decision = row.payload["decision"]
+        if decision["action"] == RetrainAction.RETRAIN:
+            return str(decision["window"])
+    return None

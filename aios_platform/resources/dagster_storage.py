@@ -1,0 +1,30 @@
+"""Dagster's own storage, in the platform's Postgres.
+
+`dagster.yaml` names this class, so that every Dagster command finds the same database as the rest
+of the platform (and starts the embedded server where there is none) without a variable to set.
+"""
+
+from typing import Any
+
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres.storage import DagsterPostgresStorage
+
+from aios_platform.database import database
+
+
+class PlatformDagsterStorage(DagsterPostgresStorage):
+    """dagster-postgres on the database `dagster` of the platform's server."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """No options: the platform's settings name the server."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Any
+    ) -> "PlatformDagsterStorage":
+        """Open the storage; one process at a time makes its tables."""
+        opened = database()
+        with opened.lock("dagster tables"):
+            return cls(postgres_url=opened.url("dagster"), inst_data=inst_data)
