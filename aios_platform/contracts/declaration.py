@@ -246,9 +246,10 @@ class Gate(Record):
         description="Worst acceptable value per metric (an upper bound where less is better).",
     )
     margin: float = Field(
-        default=0.0,
+        default=0.005,
         ge=0,
-        description="Non-inferiority margin: how much worse than the champion is tolerated.",
+        description="Non-inferiority margin: how much worse than the champion is tolerated, in "
+        "units of the metric. 0 demands that a candidate is shown to be at least as good.",
     )
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     resamples: int = Field(default=2000, ge=200, le=100_000)

@@ -1,0 +1,163 @@
+"""The exam: labelled rows that no contender was trained on, and what each contender answered."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike
+
+from aios_platform.errors import PromotionError
+from aios_platform.metrics import Labels, Scores, checked, checked_scores
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Rows with known outcome. Nothing is checked here: the gate decides what a fault means.
+
+    Attributes:
+        row_ids: Name of each row, shape (n,).
+        labels: Outcome of each row, shape (n,), bool.
+        windows: Keys of the windows the rows come from, oldest first.
+    """
+
+    row_ids: ArrayLike
+    labels: ArrayLike
+    windows: tuple[str, ...]
+
+    @classmethod
+    def from_frame(
+        cls, frame: pa.Table, *, row_id: str, label: str, window: str = "window"
+    ) -> "Exam":
+        """The exam of a feature frame whose rows all have a label; see `labelled`.
+
+        Args:
+            frame: Feature frame with the row id, label and window columns.
+            row_id: Column that names a row.
+            label: Boolean label column.
+            window: Column of window keys.
+        """
+        return cls(
+            row_ids=frame[row_id].to_numpy(),
+            labels=frame[label].to_numpy(),
+            windows=tuple(sorted(str(key) for key in pc.unique(frame[window]).to_pylist())),
+        )
+
+
+def labelled(frame: pa.Table, label: str) -> pa.Table:
+    """The rows whose outcome is known: score these, and only these, for the exam."""
+    return frame.filter(pc.is_valid(frame[label]))
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model version and its answers to the exam, computed now, never taken from a record.
+
+    Attributes:
+        version: Registered version.
+        row_ids: Name of each scored row, shape (n,); must be the exam's, in its order.
+        scores: Probability of each row, shape (n,); None where the model could not be scored.
+        trained_through: Key of the last window it was trained on.
+        problem: Why it could not be scored.
+    """
+
+    version: str
+    row_ids: ArrayLike
+    scores: ArrayLike | None
+    trained_through: str
+    problem: str = ""
+
+    @classmethod
+    def unscorable(cls, version: str, trained_through: str, problem: str) -> "Contender":
+        """A contender that gave no answers, and why."""
+        return cls(
+            version=version,
+            row_ids=(),
+            scores=None,
+            trained_through=trained_through,
+            problem=problem or "no reason is known",
+        )
+
+
+def exam_digest(row_ids: Sequence[str], truth: Labels) -> str:
+    """SHA-256 (hex) over row ids and labels; the order of the rows has no influence."""
+    rows = sorted(zip(row_ids, truth.tolist(), strict=True))
+    return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The exam's rows in canonical order (by id), checked: unique ids, 0/1 labels, both classes.
+
+    Attributes:
+        names: Row ids in the order they were given.
+        order: Places that sort the rows by id.
+        truth: Labels in canonical order.
+        digest: SHA-256 over ids and labels.
+    """
+
+    names: list[str]
+    order: Any
+    truth: Labels
+    digest: str
+
+    @classmethod
+    def of(cls, exam: Exam) -> "Rows":
+        """Check an exam and bring it into canonical order.
+
+        Raises:
+            PromotionError: The row ids do not name the rows one to one.
+            MetricError: The labels allow no metric.
+        """
+        names = row_names(exam.row_ids)
+        truth, _ = checked(exam.labels, np.full(len(names), 0.5))
+        if len(set(names)) != len(names):
+            raise PromotionError(
+                f"{len(names) - len(set(names)):,} of the exam's row ids are repeated.",
+                remedy="Deduplicate the exam's windows.",
+            )
+        order = np.argsort(np.asarray(names), kind="stable")
+        return cls(names, order, truth[order], exam_digest(names, truth))
+
+    def scores_of(self, contender: Contender) -> Scores:
+        """A contender's scores in canonical order.
+
+        Raises:
+            PromotionError: The contender was not scored, or not on exactly these rows.
+            MetricError: A score is not a probability.
+        """
+        if contender.scores is None:
+            raise PromotionError(
+                f"Version {contender.version} could not be scored: {contender.problem}",
+                remedy="Mend the model or its inputs and run the gate again.",
+            )
+        if row_names(contender.row_ids) != self.names:
+            raise PromotionError(
+                f"Version {contender.version} was scored on other rows than the exam's.",
+                remedy="Score every contender on the same frame, in its order.",
+            )
+        scores: Scores = checked_scores(contender.scores, len(self.names))[self.order]
+        return scores
+
+
+def row_names(row_ids: ArrayLike) -> list[str]:
+    """Row ids as text.
+
+    Raises:
+        PromotionError: An id is missing, or the ids are not a flat list.
+    """
+    try:
+        values = np.asarray(row_ids)
+    except ValueError:
+        values = np.empty((0, 0))
+    if values.ndim != 1:
+        raise PromotionError("The row ids are not a flat list.", remedy="Give one id per row.")
+    entries = values.tolist()
+    # A number that is not equal to itself is how a missing integer id arrives.
+    if any(entry is None or entry != entry for entry in entries):
+        raise PromotionError("A row has no id.", remedy="Give every row of the exam an id.")
+    return [str(entry) for entry in entries]
