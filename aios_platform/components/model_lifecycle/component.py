@@ -23,4 +23,5 @@ class ModelLifecycle(dg.Component):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         @dg.asset(key=[self.declaration.name, "raw"])
         def raw() -> None: ...
+
         return dg.Definitions([raw])

@@ -65,7 +65,9 @@ def next_run(declaration: ModelDeclaration, state: LifecycleState) -> NextRun | 
     missing = [k for k in state.closed if k not in state.featured]
     if missing:
         first, last = _first_block(state.closed, missing)
-        return NextRun(job=Job.SCORE, cause=f"new windows {first} to {last}", first=first, last=last)
+        return NextRun(
+            job=Job.SCORE, cause=f"new windows {first} to {last}", first=first, last=last
+        )
     if state.champion_version is None:
         return _first_training(declaration, state)
     if state.retrain_wanted is not None:

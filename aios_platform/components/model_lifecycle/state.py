@@ -48,9 +48,7 @@ def read_state(
     for dataset in names.feature_tables:
         featured &= set(store.keys(dataset))
     champion = champion_of(database, declaration.name)
-    decisions = entries(
-        database, subject=declaration.name, kind=RETRAIN_DECISION, limit=MOST_ROWS
-    )
+    decisions = entries(database, subject=declaration.name, kind=RETRAIN_DECISION, limit=MOST_ROWS)
     ours = [row for row in decisions if champion and row.payload["version"] == champion.version]
     verdicts = entries(database, subject=declaration.name, kind=VERDICT, limit=MOST_ROWS)
     return LifecycleState(
@@ -69,7 +67,9 @@ def read_state(
 def _scored(store: ArtifactStore, names: Names, champion: Champion | None) -> frozenset[str]:
     if champion is None:
         return frozenset()
-    current = ((key, store.current(names.predictions, key)) for key in store.keys(names.predictions))
+    current = (
+        (key, store.current(names.predictions, key)) for key in store.keys(names.predictions)
+    )
     return frozenset(
         key
         for key, version in current

@@ -1,0 +1,56 @@
+# Two commands to begin with: `make demo`, then `make ui`. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# A folder of local wheels, when pip is configured with one, is honoured by uv too.
+FIND_LINKS = $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null || true) $(PIP_FIND_LINKS)
+UV = $(BIN)/uv
+UV_LINKS = $(foreach link,$(sort $(FIND_LINKS)),--find-links $(link))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo ui test lint format lock bench clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info[:2] < (3, 14), "Python 3.11, 3.12 or 3.13 is needed; set PYTHON=..."'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo "Installing the locked dependencies into $(VENV) ..."
+	@$(UV) pip install --quiet --python $(BIN)/python $(UV_LINKS) -r requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+setup: $(STAMP) ## Make .venv with the locked dependencies.
+
+demo: $(STAMP) ## Take the flight-delay model through its whole life, and show what happened.
+	@$(BIN)/aios run flight_delay
+
+ui: $(STAMP) ## Dagster, its daemon and MLflow on loopback, until Ctrl-C.
+	@exec $(BIN)/aios ui
+
+test: $(STAMP) ## The whole test suite.
+	@$(BIN)/pytest -n 2 --dist loadgroup
+
+lint: $(STAMP) ## ruff, mypy, import-linter, and Dagster's own check of the definitions.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(STAMP) ## Format the code.
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: $(STAMP) ## Resolve pyproject.toml again into requirements.lock.
+	@$(UV) pip compile --quiet --upgrade --python-version 3.11 $(UV_LINKS) --group dev --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
+	@sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock
+
+bench: $(STAMP) ## Every benchmark, side by side with the bare alternative (long).
+	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## Remove the platform's local state (.aios).
+	@rm -rf .aios

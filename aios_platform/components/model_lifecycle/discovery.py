@@ -1,0 +1,63 @@
+"""Finds the declared models without loading Dagster's definitions."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.contracts.declaration import ModelDeclaration
+from aios_platform.contracts.record import nearest
+from aios_platform.errors import DeclarationError
+
+DEFS = Path(__file__).resolve().parents[2] / "defs"
+COMPONENT = "aios_platform.components.ModelLifecycle"
+
+
+def declared_models(folder: Path = DEFS) -> dict[str, Names]:
+    """All declared models by name.
+
+    Raises:
+        DeclarationError: A declaration is wrong.
+    """
+    found: dict[str, Names] = {}
+    for path in sorted(folder.glob("**/defs.yaml")):
+        for document in yaml.safe_load_all(path.read_text()):
+            if isinstance(document, dict) and document.get("type") == COMPONENT:
+                declaration = parse(document.get("attributes") or {}, path)
+                found[declaration.name] = Names(declaration, path.parent)
+    return found
+
+
+def declared_model(name: str, folder: Path = DEFS) -> Names:
+    """One declared model.
+
+    Raises:
+        DeclarationError: There is none of this name, or its declaration is wrong.
+    """
+    models = declared_models(folder)
+    if name not in models:
+        raise DeclarationError(
+            f"No model '{name}' is declared under {folder.name}/.",
+            remedy=nearest(name, models),
+        )
+    return models[name]
+
+
+def parse(attributes: object, path: Path) -> ModelDeclaration:
+    """Validate the attributes of a `defs.yaml`.
+
+    Raises:
+        DeclarationError: With every wrong field, what was expected, and where.
+    """
+    try:
+        return ModelDeclaration.model_validate(attributes)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in problem['loc']) or 'attributes'}: "
+            f"{problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
+        ]
+        raise DeclarationError(
+            f"{path}: " + "; ".join(problems), remedy="docs/declaration.md describes every field."
+        ) from None

@@ -1,0 +1,134 @@
+"""Runs the plan of a model in this process, through Dagster, until nothing is left to do."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import dagster as dg
+
+from aios_platform.artifacts import ArtifactStore
+from aios_platform.components.model_lifecycle.jobs import RANGE_END_TAG, run_tags
+from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.plan import NextRun, next_run
+from aios_platform.components.model_lifecycle.state import read_state
+from aios_platform.database import Database
+from aios_platform.errors import LifecycleError
+
+logger = logging.getLogger(__name__)
+
+# Bootstrap needs three runs; each further one answers a decision of the one before it.
+MOST_RUNS = 50
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one step of a run did."""
+
+    name: str
+    seconds: float
+    summary: str
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run of the plan."""
+
+    run: NextRun
+    run_id: str
+    stages: tuple[StageResult, ...]
+
+
+def run_until_done(
+    names: Names,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    store: ArtifactStore,
+    database: Database,
+    as_of: datetime,
+) -> Iterator[RunResult]:
+    """Execute the plan's runs one after the other, yielding each when it has ended.
+
+    Args:
+        names: The model.
+        definitions: The loaded code location.
+        instance: Where runs are recorded.
+        store: The artifact root.
+        database: Where the ledger lives.
+        as_of: The clock: windows after it are not looked at.
+
+    Raises:
+        LifecycleError: A run failed, or the plan does not come to an end.
+    """
+    done: set[str] = set()
+    for _ in range(MOST_RUNS):
+        state = read_state(names.declaration, names, store, database, as_of)
+        run = next_run(names.declaration, state)
+        if run is None:
+            return
+        if run.key(names.model) in done:
+            raise LifecycleError(
+                f"The run '{run.cause}' of {names.model} ended well but is still wanted.",
+                remedy="This is a defect of the plan; please report it with the run's log.",
+            )
+        done.add(run.key(names.model))
+        logger.info("%s  %s run: %s", names.model, run.job, run.cause)
+        yield _execute(names, run, definitions, instance, as_of)
+    raise LifecycleError(
+        f"{names.model} still wants runs after {MOST_RUNS} of them.",
+        remedy="Run the command again to go on, or look at `aios decisions`.",
+    )
+
+
+def _execute(
+    names: Names,
+    run: NextRun,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    as_of: datetime,
+) -> RunResult:
+    job = definitions.resolve_job_def(names.job(run.job))
+    tags = run_tags(names, run, as_of)
+    single = run.first if run.first is not None and RANGE_END_TAG not in tags else None
+    result = job.execute_in_process(
+        instance=instance,
+        tags=tags,
+        partition_key=single,
+        raise_on_error=False,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+    if not result.success:
+        raise LifecycleError(
+            f"The {run.job} run of {names.model} failed: {_failure(result)}",
+            remedy=f"Mend the cause and run the same command again (run {result.run_id}; "
+            "`make ui` shows its log).",
+        )
+    return RunResult(run, result.run_id, tuple(_stages(result)))
+
+
+def _stages(result: dg.ExecuteInProcessResult) -> Iterator[StageResult]:
+    summaries = {
+        event.step_key: event.materialization.metadata["summary"].value
+        for event in result.get_asset_materialization_events()
+        if "summary" in event.materialization.metadata
+    }
+    for event in result.all_events:
+        name = str(event.step_key).rsplit("__", 1)[-1]
+        if event.is_step_success:
+            seconds = event.step_success_data.duration_ms / 1000
+            made = summaries.get(event.step_key)
+            yield StageResult(name, seconds, str(made or "nothing to do"), skipped=made is None)
+        elif event.is_step_skipped:
+            yield StageResult(name, 0.0, "skipped: nothing upstream", skipped=True)
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> str:
+    reasons = []
+    for event in result.all_events:
+        if event.is_step_failure and event.step_failure_data.error:
+            cause = event.step_failure_data.error
+            while cause.cause is not None:
+                cause = cause.cause
+            reasons.append(f"{event.step_key}: {cause.message.strip()}")
+    return "; ".join(reasons) or "no step failed; read the run's log"
