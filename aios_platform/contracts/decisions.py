@@ -29,6 +29,7 @@ class RuleResult(Record):
 
     rule: str
     outcome: Outcome
+    metric: str = Field(default="", description="Metric the rule looks at, if it does.")
     observed: float | None = None
     bound: float | None = None
     low: float | None = Field(default=None, description="Lower end of the interval.")

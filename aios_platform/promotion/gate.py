@@ -169,6 +169,7 @@ def _floors(gate: Gate, metrics: dict[str, float], count: int) -> Iterable[RuleR
         yield RuleResult(
             rule=f"floor_{metric}",
             outcome=Outcome.PASS if good else Outcome.FAIL,
+            metric=metric,
             observed=value,
             bound=floor,
             rows=count,
@@ -188,6 +189,7 @@ def _not_inferior(gate: Gate, rows: Rows, candidate: Scores, champion: Scores) -
     return RuleResult(
         rule="non_inferior",
         outcome=outcome,
+        metric=gate.metric,
         observed=gain.estimate,
         bound=-gate.margin,
         low=gain.low,
@@ -213,6 +215,7 @@ def _beats_constant(gate: Gate, rows: Rows, candidate: Scores) -> RuleResult:
     return RuleResult(
         rule="beats_constant",
         outcome=outcome,
+        metric=metric,
         observed=gain.estimate,
         bound=0.0,
         low=gain.low,

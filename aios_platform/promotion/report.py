@@ -84,7 +84,7 @@ def plot(verdict: Verdict) -> bytes | None:
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
     reference = "champion" if verdict.champion_version else "base rate"
-    axes.set_xlabel(f"gain over the {reference} (dashed: least that is accepted)", fontsize=8)
+    axes.set_xlabel(f"gain in {rule.metric} over the {reference} (dashed: least that is accepted)", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.set_title(
         f"{verdict.model}: candidate {verdict.candidate_version}, {verdict.decision}".replace(
@@ -100,18 +100,23 @@ def plot(verdict: Verdict) -> bytes | None:
 
 
 def _row(rule: RuleResult) -> str:
-    observed = "-" if rule.observed is None else f"{rule.observed:,.4g}"
-    bound = "-" if rule.bound is None else f"{rule.bound:,.4g}"
+    observed, bound = _number(rule.observed), _number(rule.bound)
     known = rule.low is not None and rule.high is not None
     interval = f"{rule.low:+.4f} to {rule.high:+.4f}" if known else "-"
     return (
         f"| {_cell(rule.rule)} | {_MARKS[rule.outcome]} | {observed} | {interval} | {bound} "
-        f"| {rule.rows:,} |"
+        f"| {rule.rows or '-'} |"
     )
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value.is_integer() and abs(value) >= 10 else f"{value:.4g}"
 
 
 def _cell(text: str) -> str:
     escaped = html.escape(" ".join(text.split()), quote=False)
-    for character in "\\`*_[]|":
+    for character in "\\`*[]|":
         escaped = escaped.replace(character, f"\\{character}")
     return escaped
