@@ -116,6 +116,11 @@ def gain_interval(
     return _percentile(estimate, gain(metric, draws[0], draws[1]), confidence, truth.size)
 
 
+def seed_of(digest: str) -> int:
+    """A seed from a digest (hex) of the rows: the same rows, the same resamples."""
+    return int(digest[:16], 16)
+
+
 def _percentile(
     estimate: float, draws: NDArray[np.float64], confidence: float, rows: int
 ) -> Interval:

@@ -15,8 +15,8 @@ from aios_platform.contracts.declaration import Gate
 from aios_platform.errors import MetricError, PromotionError
 from aios_platform.metrics import LESS_IS_BETTER, Scores, evaluate
 from aios_platform.promotion.exam import Contender, Exam, Rows
-from aios_platform.promotion.statistics import non_inferiority, seed_of, superiority
-from aios_platform.resampling import Interval, gain_interval
+from aios_platform.promotion.statistics import non_inferiority, superiority
+from aios_platform.resampling import Interval, gain_interval, seed_of
 
 
 def examine(

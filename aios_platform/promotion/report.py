@@ -84,7 +84,9 @@ def plot(verdict: Verdict) -> bytes | None:
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
     reference = "champion" if verdict.champion_version else "base rate"
-    axes.set_xlabel(f"gain in {rule.metric} over the {reference} (dashed: least that is accepted)", fontsize=8)
+    axes.set_xlabel(
+        f"gain in {rule.metric} over the {reference} (dashed: least that is accepted)", fontsize=8
+    )
     axes.tick_params(labelsize=8)
     axes.set_title(
         f"{verdict.model}: candidate {verdict.candidate_version}, {verdict.decision}".replace(

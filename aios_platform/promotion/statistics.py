@@ -40,8 +40,3 @@ def superiority(gain: Interval) -> Outcome:
     if gain.high <= 0:
         return Outcome.FAIL
     return Outcome.UNKNOWN
-
-
-def seed_of(digest: str) -> int:
-    """The seed of the resamples, from the exam's digest: the same exam, the same resamples."""
-    return int(digest[:16], 16)
