@@ -21,6 +21,14 @@ app = typer.Typer(
     "Start with `aios run MODEL`, then `aios ui`.",
 )
 
+@app.callback()
+def _configure() -> None:
+    from aios_platform import telemetry
+    from aios_platform.settings import settings
+
+    telemetry.configure(settings().log_level)
+
+
 Model = Annotated[str, typer.Argument(help="Name of a declared model; `aios models` lists them.")]
 AsOf = Annotated[
     str | None,
@@ -167,11 +175,7 @@ def feast(context: typer.Context) -> None:
 
 def main() -> None:
     """Entry point: our own errors become one readable line and exit status 1."""
-    from aios_platform import telemetry
-    from aios_platform.settings import settings
-
     try:
-        telemetry.configure(settings().log_level)
         app()
     except AiosError as error:
         print(f"error: {error.what}", file=sys.stderr)

@@ -202,15 +202,17 @@ class Training(Record):
 
     network: Literal["embedding_mlp"] = Field(default="embedding_mlp", description="Network.")
     hidden: tuple[int, ...] = Field(default=(256, 128), description="Widths of hidden layers.")
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="Share of units dropped.")
     epochs: int = Field(default=12, ge=1, description="Most passes over the training rows.")
     patience: int = Field(default=3, ge=1, description="Epochs without improvement before a stop.")
-    batch_size: int = Field(default=2048, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
+    batch_size: int = Field(default=2048, ge=1, description="Rows per step.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Peak step size.")
+    weight_decay: float = Field(default=1e-4, ge=0, description="Decoupled weight decay.")
     members: int = Field(default=1, ge=1, le=16, description="Networks averaged in the ensemble.")
-    seed: int = Field(default=0, ge=0)
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    seed: int = Field(default=0, ge=0, description="Equal seeds and data give equal models.")
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field(
+        default="auto", description="Where to train; auto takes a GPU where there is one."
+    )
     min_windows: int = Field(
         default=2, ge=2, description="Windows of matured data needed before the first training."
     )
@@ -251,8 +253,10 @@ class Gate(Record):
         description="Non-inferiority margin: how much worse than the champion is tolerated, in "
         "units of the metric. 0 demands that a candidate is shown to be at least as good.",
     )
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    resamples: int = Field(default=2000, ge=200, le=100_000)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Of every interval.")
+    resamples: int = Field(
+        default=2000, ge=200, le=100_000, description="Resamples of the paired bootstrap."
+    )
     min_rows: int = Field(default=1000, ge=2, description="Smallest exam that decides anything.")
 
 
@@ -288,19 +292,21 @@ class Retrain(Record):
 class ModelDeclaration(Record):
     """One model, declared."""
 
-    name: Identifier
+    name: Identifier = Field(description="Prefix of its assets, datasets, jobs and sensors.")
     owner: str = Field(description="team:<name> or an e-mail address.")
     description: str = Field(default="", description="What the prediction is for.")
-    task: Literal["binary_classification"] = "binary_classification"
-    windows: WindowSchedule
-    source: Source
-    features: Features
-    label: Label
-    training: Training = Training()
-    exam: Exam = Exam()
-    gate: Gate = Gate()
-    monitoring: Monitoring = Monitoring()
-    retrain: Retrain = Retrain()
+    task: Literal["binary_classification"] = Field(
+        default="binary_classification", description="What kind of answer the model gives."
+    )
+    windows: WindowSchedule = Field(description="The partitions in which data arrives.")
+    source: Source = Field(description="Where windows of data come from.")
+    features: Features = Field(description="What the model may look at.")
+    label: Label = Field(description="What it learns, and when the truth becomes known.")
+    training: Training = Field(default=Training(), description="How it is trained.")
+    exam: Exam = Field(default=Exam(), description="On what candidate and champion are compared.")
+    gate: Gate = Field(default=Gate(), description="When a candidate may become champion.")
+    monitoring: Monitoring = Field(default=Monitoring(), description="What is watched.")
+    retrain: Retrain = Field(default=Retrain(), description="When to train again.")
 
     @field_validator("owner")
     @classmethod

@@ -26,29 +26,28 @@ def promote(
     database: Database,
     verdict: Verdict,
     *,
-    expected: Champion | None,
     model_digest: str,
     run_id: str,
     training_set_digest: str,
     trained_through: str,
 ) -> Champion:
-    """Make the candidate of a verdict the champion, if the champion is still the expected one.
+    """Make the candidate of a verdict the champion, if the champion is still the one it beat.
 
     The swap and its ledger row are one transaction. Repeating a promotion that already happened
     returns the champion it made.
 
     Args:
         database: Where the ledger lives.
-        verdict: The gate's verdict; its decision must be `promote`.
-        expected: The champion the verdict was reached against; None for the first.
+        verdict: The gate's verdict; its decision must be `promote`. The champion it was reached
+            against (None for the first) is the one the swap expects to find.
         model_digest: SHA-256 of the candidate's ONNX bytes.
         run_id: MLflow run that trained the candidate.
         training_set_digest: Digest of the rows it was trained on.
         trained_through: Key of the last window it was trained on.
 
     Raises:
-        PromotionError: The verdict is not `promote`, or was reached against another champion.
-        ChampionConflict: Another promotion came in between.
+        PromotionError: The verdict is not `promote`.
+        ChampionConflict: Another promotion came in between; nothing changed.
         DatabaseUnavailable: The ledger cannot be written; nothing changed.
     """
     if verdict.decision is not Decision.PROMOTE:
@@ -57,34 +56,28 @@ def promote(
             f"the verdict is {verdict.decision}.",
             remedy="Train a better candidate; a verdict is not overridden.",
         )
-    if verdict.champion_version != (expected.version if expected else None):
-        raise PromotionError(
-            f"The verdict on {verdict.model} compares with champion {verdict.champion_version}, "
-            f"not with {expected.version if expected else None}.",
-            remedy="Run the gate again against the live champion.",
-        )
-    successor = Champion(
-        model=verdict.model,
-        version=verdict.candidate_version,
-        model_digest=model_digest,
-        run_id=run_id,
-        training_set_digest=training_set_digest,
-        trained_through=trained_through,
-        baseline=verdict.candidate_metrics,
-        promoted_at=datetime.now(UTC),
-        revision=(expected.revision if expected else 0) + 1,
-    )
+    expected = verdict.champion_version
     with database.begin() as connection:
         live = _read(connection, verdict.model)
-        if live is not None and live.version == successor.version:
+        if live is not None and live.version == verdict.candidate_version:
             return live
-        if not _swap(connection, successor, expected):
-            live = _read(connection, verdict.model)
+        successor = Champion(
+            model=verdict.model,
+            version=verdict.candidate_version,
+            model_digest=model_digest,
+            run_id=run_id,
+            training_set_digest=training_set_digest,
+            trained_through=trained_through,
+            baseline=verdict.candidate_metrics,
+            promoted_at=datetime.now(UTC),
+            revision=(live.revision if live else 0) + 1,
+        )
+        found = live.version if live else None
+        if found != expected or not _swap(connection, successor, live):
             raise ChampionConflict(
-                f"The champion of {verdict.model} is now version "
-                f"{live.version if live else None}, no longer "
-                f"{expected.version if expected else None}: somebody promoted in between.",
-                remedy="Run the gate again against the new champion.",
+                f"The champion of {verdict.model} is no longer version {expected}, against which "
+                f"version {verdict.candidate_version} was judged: somebody promoted in between.",
+                remedy="Run the gate again against the live champion.",
             )
         append(
             connection,
@@ -92,7 +85,7 @@ def promote(
             subject=verdict.model,
             payload={
                 "champion": successor.model_dump(mode="json"),
-                "previous": expected.version if expected else None,
+                "previous": expected,
                 "verdict": verdict.model_dump(mode="json"),
             },
             key=f"promotion:{verdict.model}:{successor.revision}",
@@ -107,21 +100,21 @@ def _read(connection: Connection, model: str) -> Champion | None:
     return None if record is None else Champion.model_validate(record)
 
 
-def _swap(connection: Connection, successor: Champion, expected: Champion | None) -> bool:
+def _swap(connection: Connection, successor: Champion, live: Champion | None) -> bool:
     values = {
         "model": successor.model,
         "revision": successor.revision,
         "version": successor.version,
         "record": canonical_json(successor.model_dump(mode="json")),
     }
-    if expected is None:
+    if live is None:
         statement = text(
             "INSERT INTO champion (model, revision, version, record) "
             "VALUES (:model, :revision, :version, CAST(:record AS jsonb)) "
             "ON CONFLICT (model) DO NOTHING"
         )
     else:
-        values["expected"] = expected.revision
+        values["expected"] = live.revision
         statement = text(
             "UPDATE champion SET revision = :revision, version = :version, "
             "record = CAST(:record AS jsonb) WHERE model = :model AND revision = :expected"

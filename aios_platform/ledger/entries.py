@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from aios_platform.ledger.actor import current_actor
 from aios_platform.contracts.record import Record, canonical_json
 from aios_platform.database import Database
+from aios_platform.ledger.actor import current_actor
 
 
 class LedgerEntry(Record):

@@ -1,0 +1,93 @@
+"""What one asset of a training run hands to the next: by run, never "the latest".
+
+Each record lies under `runs/<run id>/` in the artifact root. A re-execution finds the records of
+the run it repeats through Dagster's parent run; any other run finds nothing, and says so.
+"""
+
+from typing import TypeVar
+
+import dagster as dg
+
+from aios_platform.artifacts import ArtifactStore
+from aios_platform.contracts.datasets import DatasetVersion, FeatureSchema
+from aios_platform.contracts.decisions import Verdict
+from aios_platform.contracts.record import Record, digest_of
+from aios_platform.errors import LifecycleError
+
+
+class TrainingSet(Record):
+    """A pinned training set and the exam that goes with it: versions, not copies, of windows."""
+
+    frames: tuple[DatasetVersion, ...]
+    exam: tuple[DatasetVersion, ...]
+    features: FeatureSchema
+    service_digest: str
+    as_of: str
+    labelled_rows: int
+
+    @property
+    def windows(self) -> tuple[str, ...]:
+        """Keys of the training windows, oldest first."""
+        return tuple(frame.key for frame in self.frames)
+
+    @property
+    def exam_windows(self) -> tuple[str, ...]:
+        """Keys of the exam's windows, oldest first."""
+        return tuple(frame.key for frame in self.exam)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the digests of the training windows and the clock that cuts their labels."""
+        return digest_of([[f.key, f.digest] for f in self.frames] + [self.as_of])
+
+
+class Candidate(Record):
+    """A trained and registered version that asks to become champion."""
+
+    version: str
+    run_id: str
+    model_digest: str
+    training_set_digest: str
+    trained_through: str
+    training_set: TrainingSet
+
+
+class Judged(Record):
+    """A verdict together with the candidate it is about."""
+
+    verdict: Verdict
+    candidate: Candidate
+
+
+R = TypeVar("R", bound=Record)
+
+
+def hand_on(
+    store: ArtifactStore, context: dg.AssetExecutionContext, name: str, record: Record
+) -> None:
+    """Leave a record for the assets downstream in the same run."""
+    store.write_named(_name(context.run.run_id, name), record.model_dump_json(indent=1).encode())
+
+
+def take(
+    store: ArtifactStore, context: dg.AssetExecutionContext, name: str, kind: type[R]
+) -> R:
+    """The record that an upstream asset of this run (or of the run it re-executes) left.
+
+    Raises:
+        LifecycleError: There is none.
+    """
+    run = context.run
+    for run_id in (run.run_id, run.parent_run_id, run.root_run_id):
+        content = store.read_named(_name(run_id, name)) if run_id else None
+        if content is not None:
+            return kind.model_validate_json(content)
+    raise LifecycleError(
+        f"This run has no '{name}' upstream of {context.asset_key.to_user_string()}.",
+        remedy="Launch the whole retrain job, or re-execute a failed one from its failure; an "
+        "asset never takes the newest record of some other run.",
+    )
+
+
+def _name(run_id: str, name: str) -> str:
+    return f"runs/{run_id}/{name}.json"

@@ -1,0 +1,71 @@
+"""Records of trained and registered models."""
+
+from datetime import datetime
+
+from pydantic import Field
+
+from aios_platform.contracts.record import Record
+
+
+class Epoch(Record):
+    """One pass over the training rows, as it is reported while training runs."""
+
+    member: int = Field(ge=0, description="Which network of the ensemble.")
+    epoch: int = Field(ge=0)
+    seconds: float = Field(ge=0, description="Wall time of the epoch with its validation.")
+    train_loss: float = Field(description="Mean logarithmic loss over the epoch, nats.")
+    validation: dict[str, float] = Field(description="Metrics of the validation rows.")
+
+
+class Calibration(Record):
+    """Platt scaling: probability = sigmoid(slope · logit + intercept)."""
+
+    slope: float
+    intercept: float
+    windows: tuple[str, ...] = Field(description="Windows whose held-out rows it was fitted on.")
+    rows: int = Field(ge=0)
+
+
+class TrainedModel(Record):
+    """A trained, calibrated, exported network, and how it came about."""
+
+    onnx: bytes = Field(exclude=True, repr=False, description="The single-file ONNX model.")
+    digest: str = Field(description="SHA-256 (hex) of the ONNX bytes.")
+    metrics: dict[str, float] = Field(description="Metrics of held-out rows, after calibration.")
+    parameters: dict[str, float | int | str] = Field(description="What the training settled on.")
+    calibration: Calibration
+    epochs: tuple[Epoch, ...]
+    train_windows: tuple[str, ...]
+    validation_windows: tuple[str, ...]
+    rows: int = Field(ge=1, description="Labelled rows, those of validation included.")
+    parity: float = Field(ge=0, description="Largest |ONNX − torch| over real rows.")
+    seconds: float = Field(ge=0)
+    resumed: bool = Field(description="Whether a killed training was taken up again.")
+
+
+class ModelVersion(Record):
+    """A registered version of a model."""
+
+    model: str
+    version: str = Field(description="Number that the registry gave, as text.")
+    run_id: str
+    digest: str = Field(description="SHA-256 (hex) of the ONNX bytes.")
+    training_set_digest: str
+    created_at: datetime
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class Provenance(Record):
+    """What a registered version was made from; enough to find every row again."""
+
+    version: ModelVersion
+    declaration_fingerprint: str
+    feature_service_digest: str
+    training_set_uri: str
+    training_windows: tuple[str, ...]
+    validation_windows: tuple[str, ...]
+    inputs: dict[str, str] = Field(description="Digests the training set was made from.")
+    git_commit: str
+    libraries: dict[str, str]
+    parameters: dict[str, str]
+    metrics: dict[str, float]

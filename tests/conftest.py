@@ -1,0 +1,40 @@
+"""Fixtures that every part of the suite shares."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before anything reads the settings: the suite never touches a developer's own state.
+_HOME = Path(tempfile.mkdtemp(prefix="aios-test-"))
+_HOME.chmod(0o755)
+os.environ["AIOS_HOME"] = str(_HOME)
+for _name in ("AIOS_DATABASE_URL", "AIOS_ARTIFACTS", "AIOS_ACTOR", "DAGSTER_HOME"):
+    os.environ.pop(_name, None)
+os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home() -> Iterator[None]:
+    yield
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def database():
+    """The embedded Postgres of this test process, migrated."""
+    from aios_platform.database import database
+
+    return database()
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    """An artifact root of one test's own."""
+    from aios_platform.artifacts import ArtifactStore
+
+    return ArtifactStore(str(tmp_path / "artifacts"))
