@@ -1,0 +1,155 @@
+"""The plan on its own: what a lifecycle needs next, for every state it can be in."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aios_platform.components.model_lifecycle.plan import (
+    Job,
+    LifecycleState,
+    next_run,
+    split_windows,
+)
+from aios_platform.contracts.declaration import ModelDeclaration
+from tests.unit.contracts.test_declaration import MINIMAL
+
+DECLARATION = ModelDeclaration.model_validate(
+    MINIMAL | {"training": {"min_windows": 3}, "exam": {"windows": 2}}
+)
+MONTHS = tuple(f"2013-{month:02}" for month in range(1, 13))
+
+
+def state(**changes) -> LifecycleState:
+    base = {
+        "closed": MONTHS,
+        "matured": MONTHS,
+        "featured": frozenset(MONTHS),
+        "champion_version": "1",
+        "trained_through": "2013-10",
+        "scored": frozenset(MONTHS[10:]),
+        "judged": frozenset(MONTHS[10:]),
+    }
+    return LifecycleState(**(base | changes))
+
+
+def test_a_model_that_has_everything_needs_nothing():
+    assert next_run(DECLARATION, state()) is None
+
+
+def test_missing_windows_come_first_in_one_contiguous_range():
+    run = next_run(DECLARATION, state(featured=frozenset(MONTHS) - {"2013-03", "2013-04", "2013-09"}))
+    assert (run.job, run.first, run.last) == (Job.SCORE, "2013-03", "2013-04")
+
+
+def test_a_new_model_is_trained_once_there_are_enough_matured_windows():
+    few = state(champion_version=None, trained_through=None, matured=MONTHS[:4], scored=frozenset())
+    assert next_run(DECLARATION, few) is None
+    enough = few.model_copy(update={"matured": MONTHS[:5]})
+    run = next_run(DECLARATION, enough)
+    assert run.job is Job.RETRAIN
+    judged = enough.model_copy(update={"verdicts": frozenset({run.cause})})
+    assert next_run(DECLARATION, judged) is None, "a refused candidate is not trained again"
+    more = judged.model_copy(update={"matured": MONTHS[:6]})
+    assert next_run(DECLARATION, more).job is Job.RETRAIN, "new data is a new cause"
+
+
+def test_a_first_champion_scores_what_came_after_its_training():
+    run = next_run(DECLARATION, state(scored=frozenset(), judged=frozenset()))
+    assert (run.job, run.first, run.last) == (Job.SCORE, "2013-11", "2013-12")
+
+
+def test_a_decision_to_retrain_is_answered_once():
+    wanted = state(retrain_wanted="2013-12")
+    run = next_run(DECLARATION, wanted)
+    assert run.job is Job.RETRAIN
+    answered = wanted.model_copy(update={"verdicts": frozenset({run.cause})})
+    assert next_run(DECLARATION, answered) is None
+
+
+def test_labels_that_mature_later_bring_a_scored_window_back_for_its_decision():
+    waiting = state(judged=frozenset(), matured=MONTHS[:11])
+    run = next_run(DECLARATION, waiting)
+    assert (run.job, run.first, run.last) == (Job.SCORE, "2013-11", "2013-11")
+
+
+def test_equal_needs_have_equal_keys_and_others_have_not():
+    one = next_run(DECLARATION, state(retrain_wanted="2013-12"))
+    assert one.key("m") == next_run(DECLARATION, state(retrain_wanted="2013-12")).key("m")
+    assert one.key("m") != next_run(DECLARATION, state(retrain_wanted="2013-11")).key("m")
+    assert one.key("m") != one.key("n")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    count=st.integers(0, 12),
+    featured=st.sets(st.sampled_from(MONTHS)),
+    scored=st.sets(st.sampled_from(MONTHS)),
+    champion=st.booleans(),
+)
+def test_carrying_out_the_plan_always_comes_to_an_end(count, featured, scored, champion):
+    now = state(
+        closed=MONTHS[:count],
+        matured=MONTHS[:count],
+        featured=frozenset(featured),
+        scored=frozenset(scored) if champion else frozenset(),
+        judged=frozenset(),
+        champion_version="1" if champion else None,
+        trained_through=MONTHS[max(0, count - 3)] if champion else None,
+    )
+    causes = set()
+    for _ in range(40):
+        run = next_run(DECLARATION, now)
+        if run is None:
+            break
+        assert run.cause not in causes
+        causes.add(run.cause)
+        now = carried_out(now, run)
+    else:
+        pytest.fail("the plan never ends")
+    assert set(now.closed) <= now.featured
+
+
+def carried_out(now: LifecycleState, run) -> LifecycleState:
+    if run.job is Job.RETRAIN:
+        training, exam = split_windows(DECLARATION, [k for k in now.matured if k in now.featured])
+        return now.model_copy(
+            update={
+                "champion_version": "1",
+                "trained_through": training[-1],
+                "verdicts": now.verdicts | {run.cause},
+                "scored": frozenset(),
+            }
+        )
+    keys = {k for k in now.closed if run.first <= k <= run.last}
+    update = {"featured": now.featured | keys}
+    if now.champion_version:
+        update["scored"] = now.scored | keys
+        update["judged"] = now.judged | (keys & set(now.matured))
+    return now.model_copy(update=update)
+
+
+@given(count=st.integers(0, 12), exam=st.integers(1, 4), longest=st.none() | st.integers(3, 6))
+@settings(max_examples=60, deadline=None)
+def test_exam_and_training_never_share_a_window(count, exam, longest):
+    declaration = ModelDeclaration.model_validate(
+        MINIMAL
+        | {"exam": {"windows": exam}, "training": {"min_windows": 3, "max_windows": longest}}
+    )
+    split = split_windows(declaration, list(MONTHS[:count]))
+    if split is None:
+        assert count < 3 + exam
+        return
+    training, exam_keys = split
+    assert not set(training) & set(exam_keys)
+    assert max(training) < min(exam_keys)
+    assert len(exam_keys) == exam
+    assert len(training) >= 3
+    assert longest is None or len(training) <= longest
+
+
+def test_the_flight_delay_folder_is_found():
+    from aios_platform.components.model_lifecycle.discovery import DEFS
+
+    assert (Path(DEFS) / "flight_delay").is_dir()
