@@ -1,0 +1,289 @@
+"""A Feast online store on Postgres in which the newest event wins and the TTL holds.
+
+Feast's own Postgres store lets a late write of an older event replace a newer value, and serves
+values of any age. This one, on the same table layout::
+
+    online_store:
+      type: aios_platform.features.online_store.NewestWinsOnlineStore
+      url: postgresql://user:password@host:5432/database
+
+writes a value only if its `(event, created)` time is not older than the stored one's, so that
+writes may be repeated and come in any order; and reads a value older than its view's TTL as null
+with the status OUTSIDE_MAX_AGE. "Now" is `reading_time`.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from typing import Any, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from feast.feature_view import FeatureView  # noqa: TID253
+from feast.infra.key_encoding_utils import serialize_entity_key  # noqa: TID253
+from feast.infra.online_stores.helpers import (  # noqa: TID253
+    compute_table_id,
+    extract_text_and_num,
+)
+from feast.infra.online_stores.online_store import OnlineStore  # noqa: TID253
+from feast.infra.online_stores.postgres_online_store.postgres import (  # noqa: TID253
+    PostgreSQLOnlineStore,
+    PostgreSQLOnlineStoreConfig,
+)
+from feast.infra.utils.postgres.connection_utils import (  # noqa: TID253
+    _get_conn_kwargs,
+    _get_conninfo,
+)
+from feast.protos.feast.serving.ServingService_pb2 import (  # noqa: TID253
+    FieldStatus,
+    GetOnlineFeaturesResponse,
+)
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey  # noqa: TID253
+from feast.protos.feast.types.Value_pb2 import Value  # noqa: TID253
+from feast.repo_config import RepoConfig  # noqa: TID253
+from psycopg import AsyncConnection, Connection, OperationalError, sql
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+from pydantic import model_validator
+
+from aios_platform.errors import DatabaseUnavailable, SettingsError
+from aios_platform.features.reading_time import reading_time
+
+Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
+COLUMNS = ("entity_key", "feature_name", "value", "value_text", "event_ts", "created_ts")
+WAIT_SECONDS = 30.0
+
+
+class NewestWinsOnlineStoreConfig(PostgreSQLOnlineStoreConfig):  # type: ignore[misc]
+    """Settings of the store in `feature_store.yaml`."""
+
+    type: Literal[  # type: ignore[assignment]
+        "aios_platform.features.online_store.NewestWinsOnlineStore", "NewestWinsOnlineStore"
+    ] = "aios_platform.features.online_store.NewestWinsOnlineStore"
+
+    url: str | None = None
+    """URL of the database; fills host, port, database, user, password and sslmode."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_url(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not values.get("url"):
+            return values
+        return {**_parts(values["url"]), **values}
+
+
+class NewestWinsOnlineStore(PostgreSQLOnlineStore):  # type: ignore[misc]
+    """Feast's Postgres online store with ordered writes and ages enforced."""
+
+    def online_write_batch(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[Row],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Write values, all of them or none; older ones than the stored are passed over.
+
+        Raises:
+            DatabaseUnavailable: Postgres does not answer; the same call may be made again.
+        """
+        name = compute_table_id(
+            config.project, table, config.registry.enable_online_feature_view_versioning
+        )
+        columns = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
+        with self._get_conn(config) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "CREATE TEMP TABLE arriving (entity_key BYTEA, feature_name TEXT, value BYTEA, "
+                "value_text TEXT, event_ts TIMESTAMPTZ, created_ts TIMESTAMPTZ, place BIGINT) "
+                "ON COMMIT DROP"
+            )
+            with cursor.copy("COPY arriving FROM STDIN") as copy:
+                for place, row in enumerate(_cells(config, data)):
+                    copy.write_row((*row, place))
+            # Rows in key order, so that two writers at once wait for each other, not for ever.
+            cursor.execute(
+                sql.SQL(
+                    "INSERT INTO {table} AS stored ({columns}) "
+                    "SELECT DISTINCT ON (entity_key, feature_name) {columns} FROM arriving "
+                    "ORDER BY entity_key, feature_name, event_ts DESC, "
+                    "coalesce(created_ts, '-infinity') DESC, place DESC "
+                    "ON CONFLICT (entity_key, feature_name) DO UPDATE SET "
+                    "value = excluded.value, value_text = excluded.value_text, "
+                    "event_ts = excluded.event_ts, created_ts = excluded.created_ts "
+                    "WHERE (stored.event_ts, coalesce(stored.created_ts, '-infinity')) "
+                    "<= (excluded.event_ts, coalesce(excluded.created_ts, '-infinity')) "
+                    "AND stored IS DISTINCT FROM excluded"
+                ).format(table=sql.Identifier(name), columns=columns)
+            )
+        if progress:
+            progress(len(data))
+
+    def get_online_features(self, *args: Any, **kwargs: Any) -> Any:
+        """Read features; see Feast. A value past its TTL is null, OUTSIDE_MAX_AGE."""
+        return super().get_online_features(*args, **kwargs)
+
+    def _read_features_per_fv(
+        self,
+        config: RepoConfig,
+        grouped_refs: list[Any],
+        join_key_values: dict[str, Any],
+        entity_name_to_join_key_map: dict[str, str],
+        online_features_response: GetOnlineFeaturesResponse,
+        *rest: Any,
+        **named: Any,
+    ) -> None:
+        done = len(online_features_response.results)
+        super()._read_features_per_fv(
+            config,
+            grouped_refs,
+            join_key_values,
+            entity_name_to_join_key_map,
+            online_features_response,
+            *rest,
+            **named,
+        )
+        _expire(online_features_response, done, grouped_refs)
+
+    async def _read_features_per_fv_async(
+        self,
+        config: RepoConfig,
+        grouped_refs: list[Any],
+        join_key_values: dict[str, Any],
+        entity_name_to_join_key_map: dict[str, str],
+        online_features_response: GetOnlineFeaturesResponse,
+        *rest: Any,
+        **named: Any,
+    ) -> None:
+        done = len(online_features_response.results)
+        await super()._read_features_per_fv_async(
+            config,
+            grouped_refs,
+            join_key_values,
+            entity_name_to_join_key_map,
+            online_features_response,
+            *rest,
+            **named,
+        )
+        _expire(online_features_response, done, grouped_refs)
+
+    @contextmanager
+    def _get_conn(
+        self, config: RepoConfig, autocommit: bool = False
+    ) -> Generator[Connection[Any], Any, Any]:
+        # Feast's own never returns a connection on an error and never replaces a broken one.
+        if self._conn_pool is None:
+            self._conn_pool = ConnectionPool(
+                conninfo=_get_conninfo(config.online_store),
+                kwargs=_get_conn_kwargs(config.online_store),
+                min_size=0,
+                max_size=config.online_store.max_conn,
+                timeout=WAIT_SECONDS,
+                check=ConnectionPool.check_connection,
+                open=True,
+            )
+        try:
+            with self._conn_pool.connection() as connection:
+                connection.set_autocommit(autocommit)
+                try:
+                    yield connection
+                    if not autocommit:
+                        connection.commit()
+                except BaseException:
+                    if not autocommit:
+                        connection.rollback()
+                    raise
+        except (PoolTimeout, OperationalError) as error:
+            raise _unavailable(config, error) from error
+
+    @asynccontextmanager
+    async def _get_conn_async(
+        self, config: RepoConfig, autocommit: bool = False
+    ) -> AsyncGenerator[AsyncConnection[Any], Any]:
+        if self._conn_pool_async is None:
+            self._conn_pool_async = AsyncConnectionPool(
+                conninfo=_get_conninfo(config.online_store),
+                kwargs=_get_conn_kwargs(config.online_store),
+                min_size=0,
+                max_size=config.online_store.max_conn,
+                timeout=WAIT_SECONDS,
+                check=AsyncConnectionPool.check_connection,
+                open=False,
+            )
+            await self._conn_pool_async.open()
+        try:
+            async with self._conn_pool_async.connection() as connection:
+                await connection.set_autocommit(autocommit)
+                yield connection
+        except (PoolTimeout, OperationalError) as error:
+            raise _unavailable(config, error) from error
+
+    def disconnect(self) -> None:
+        """Give up the pooled connections; the next call opens new ones."""
+        if self._conn_pool is not None:
+            self._conn_pool.close()
+            self._conn_pool = None
+
+
+def _cells(config: RepoConfig, data: Sequence[Row]) -> Generator[tuple[Any, ...], None, None]:
+    for entity_key, values, event, created in data:
+        key = serialize_entity_key(
+            entity_key,
+            entity_key_serialization_version=config.entity_key_serialization_version,
+        )
+        for name, value in values.items():
+            text, _ = extract_text_and_num(value, False)
+            yield (key, name, value.SerializeToString(), text, _utc(event), _utc(created))
+
+
+def _expire(response: GetOnlineFeaturesResponse, done: int, grouped_refs: list[Any]) -> None:
+    """Make null what is past its view's TTL, and what the read found of a later moment is kept."""
+    moment = reading_time().timestamp()
+    ttls: list[float | None] = []
+    for view, features in grouped_refs:
+        ttl = view.ttl.total_seconds() if view.ttl else None
+        ttls += [ttl] * len(features)
+    for vector, ttl in zip(response.results[done:], ttls, strict=True):
+        if ttl is None:
+            continue
+        for place, (status, event) in enumerate(
+            zip(vector.statuses, vector.event_timestamps, strict=True)
+        ):
+            age = moment - (event.seconds + event.nanos / 1e9)
+            if status == FieldStatus.PRESENT and age > ttl:
+                vector.values[place].Clear()
+                vector.statuses[place] = FieldStatus.OUTSIDE_MAX_AGE
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
+
+
+def _parts(url: str) -> dict[str, Any]:
+    """Connection settings from a URL; a socket folder may be given as `?host=/path`."""
+    found = urlsplit(url)
+    if not found.scheme.startswith("postgres"):
+        raise SettingsError(
+            "The URL of Feast's online store is not a Postgres URL.",
+            remedy="Run feast through `aios feast`, or set AIOS_FEAST_URL to "
+            "postgresql+psycopg2://user:password@host:5432/feast.",
+        )
+    query = {key: values[-1] for key, values in parse_qs(found.query).items()}
+    host = query.get("host") or unquote(found.hostname or "localhost")
+    return {
+        "host": host,
+        "port": found.port or int(query.get("port", 5432)),
+        "database": unquote(found.path.lstrip("/")) or "feast",
+        "user": unquote(found.username or "postgres"),
+        "password": unquote(found.password or ""),
+        "sslmode": query.get("sslmode", "disable" if host.startswith("/") else "prefer"),
+    }
+
+
+def _unavailable(config: RepoConfig, error: Exception) -> DatabaseUnavailable:
+    store = config.online_store
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return DatabaseUnavailable(
+        f"The online store on {store.host}:{store.port} does not answer: {reason}",
+        remedy="Start the server, then run the same command again.",
+    )
+
+
+assert issubclass(NewestWinsOnlineStore, OnlineStore)
