@@ -36,6 +36,9 @@ class Settings(BaseSettings):
         default=PROJECT_ROOT / "feature_repo", description="Folder of the Feast repository."
     )
     log_level: str = Field(default="INFO", description="Level of the platform's own log lines.")
+    reports_url: str = Field(
+        default="http://127.0.0.1:3001", description="Where `aios ui` serves the drift reports."
+    )
     actor: str = Field(
         default="", description="Who acts, as written to the ledger; default the OS user."
     )

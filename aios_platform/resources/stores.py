@@ -32,3 +32,27 @@ class Ledger(dg.ConfigurableResource):
             DatabaseUnavailable: It cannot be reached.
         """
         return database()
+
+
+class Features(dg.ConfigurableResource):
+    """The Feast feature store of `feature_repo/`."""
+
+    def open(self) -> "FeatureStore":
+        """The process's feature store, with the repository's definitions applied."""
+        from aios_platform.features.store import feature_store
+
+        return feature_store()
+
+
+class Registry(dg.ConfigurableResource):
+    """The MLflow model registry."""
+
+    def open(self) -> "ModelRegistry":
+        """The registry on the platform's database.
+
+        Raises:
+            RegistryError: It cannot be reached.
+        """
+        from aios_platform.registry.store import ModelRegistry
+
+        return ModelRegistry(database().url("mlflow"), f"{settings().artifact_root}/mlflow")

@@ -12,7 +12,7 @@ from aios_platform.artifacts import ArtifactStore
 from aios_platform.contracts.datasets import DatasetVersion, FeatureSchema
 from aios_platform.contracts.decisions import Verdict
 from aios_platform.contracts.record import Record, digest_of
-from aios_platform.errors import LifecycleError
+from aios_platform.errors import ArtifactMissing, LifecycleError
 
 
 class TrainingSet(Record):
@@ -23,7 +23,6 @@ class TrainingSet(Record):
     features: FeatureSchema
     service_digest: str
     as_of: str
-    labelled_rows: int
 
     @property
     def windows(self) -> tuple[str, ...]:
@@ -34,6 +33,11 @@ class TrainingSet(Record):
     def exam_windows(self) -> tuple[str, ...]:
         """Keys of the exam's windows, oldest first."""
         return tuple(frame.key for frame in self.exam)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the training windows, those without a label included."""
+        return sum(frame.rows for frame in self.frames)
 
     @property
     def digest(self) -> str:
@@ -69,9 +73,7 @@ def hand_on(
     store.write_named(_name(context.run.run_id, name), record.model_dump_json(indent=1).encode())
 
 
-def take(
-    store: ArtifactStore, context: dg.AssetExecutionContext, name: str, kind: type[R]
-) -> R:
+def take(store: ArtifactStore, context: dg.AssetExecutionContext, name: str, kind: type[R]) -> R:
     """The record that an upstream asset of this run (or of the run it re-executes) left.
 
     Raises:
@@ -87,6 +89,32 @@ def take(
         remedy="Launch the whole retrain job, or re-execute a failed one from its failure; an "
         "asset never takes the newest record of some other run.",
     )
+
+
+def remember(store: ArtifactStore, model: str, record: TrainingSet) -> None:
+    """Keep a pinned training set under its digest, for whoever holds a version trained on it."""
+    store.write_named(
+        _training_set(model, record.digest), record.model_dump_json(indent=1).encode()
+    )
+
+
+def recall(store: ArtifactStore, model: str, digest: str) -> TrainingSet:
+    """The pinned training set of this digest.
+
+    Raises:
+        ArtifactMissing: It was never kept, or is gone.
+    """
+    content = store.read_named(_training_set(model, digest))
+    if content is None:
+        raise ArtifactMissing(
+            f"The training set {digest[:12]} of {model} is not in the artifact root.",
+            remedy="Restore the artifact root from a backup.",
+        )
+    return TrainingSet.model_validate_json(content)
+
+
+def _training_set(model: str, digest: str) -> str:
+    return f"training_sets/{model}/{digest}.json"
 
 
 def _name(run_id: str, name: str) -> str:

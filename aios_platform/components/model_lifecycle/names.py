@@ -52,6 +52,11 @@ class Names:
         )
 
     @property
+    def frames(self) -> str:
+        """Dataset of feature frames: rows joined with what was known at their prediction time."""
+        return f"{self.model}/frames"
+
+    @property
     def predictions(self) -> str:
         """Dataset of batch predictions."""
         return f"{self.model}/predictions"

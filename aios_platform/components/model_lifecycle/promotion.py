@@ -48,9 +48,7 @@ def promotion_assets(names: Names) -> list[dg.AssetsDefinition]:
         champion = champion_of(database, names.model)
         cause = context.run.tags.get(CAUSE_TAG, MANUAL)
         with stage(names.model, "verdict", f"version {candidate.version}") as made:
-            frame = labelled(
-                _exam_frame(store, candidate), declaration.label.column
-            )
+            frame = labelled(_exam_frame(store, candidate), declaration.label.column)
             judged = examine(
                 model=names.model,
                 gate=declaration.gate,

@@ -9,9 +9,7 @@ from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.windows import Window
 
 
-def windows_of(
-    context: dg.AssetExecutionContext, declaration: ModelDeclaration
-) -> list[Window]:
+def windows_of(context: dg.AssetExecutionContext, declaration: ModelDeclaration) -> list[Window]:
     """The windows of a run's partition or range of partitions, oldest first."""
     return [declaration.windows.window(key) for key in context.partition_keys]
 

@@ -1,0 +1,90 @@
+"""Assets `features` and `online_features`: feature tables per window, and their newest values."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from aios_platform.components.model_lifecycle.jobs import partitions_of
+from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.spans import span, windows_of
+from aios_platform.resources.stores import Artifacts, Features
+from aios_platform.telemetry import stage
+
+
+def feature_assets(names: Names) -> list[dg.AssetsDefinition]:
+    """`features` from the model's SQL; `online_features` in Feast's online store."""
+    declaration = names.declaration
+    partitions = partitions_of(declaration.windows)
+    one_run = dg.BackfillPolicy.single_run()
+
+    @dg.asset(
+        key=names.asset("features"),
+        group_name=names.model,
+        deps=[
+            dg.AssetDep(
+                names.asset("raw"),
+                partition_mapping=dg.TimeWindowPartitionMapping(
+                    start_offset=-declaration.features.lookback_windows,
+                    allow_nonexistent_upstream_partitions=True,
+                ),
+            )
+        ],
+        partitions_def=partitions,
+        backfill_policy=one_run,
+        kinds={"duckdb", "parquet"},
+        owners=[declaration.owner],
+        description="Feature tables made by the model's SQL from what was known at each moment.",
+    )
+    def features(context: dg.AssetExecutionContext, artifacts: Artifacts) -> Iterator[Any]:
+        from aios_platform.features.tables import build_feature_tables
+
+        store = artifacts.open()
+        rows = tables = 0
+        with stage(names.model, "features", span(context)) as made:
+            for window in windows_of(context, declaration):
+                versions = build_feature_tables(declaration, names.sql_folder, window, store)
+                written = sum(version.rows for version in versions)
+                context.add_asset_metadata(
+                    {
+                        "dagster/row_count": written,
+                        **{f"digest_{v.dataset.rsplit('/', 1)[-1]}": v.digest for v in versions},
+                    },
+                    asset_key=context.asset_key,
+                    partition_key=window.key,
+                )
+                rows, tables = rows + written, len(versions)
+            made.append(f"{tables} tables, {rows:,} rows")
+        yield dg.MaterializeResult(
+            metadata={"summary": f"{span(context)}: {tables} feature tables, {rows:,} rows"}
+        )
+
+    @dg.asset(
+        key=names.asset("online_features"),
+        group_name=names.model,
+        deps=[names.asset("features")],
+        partitions_def=partitions,
+        backfill_policy=one_run,
+        kinds={"feast", "postgres"},
+        owners=[declaration.owner],
+        description="Newest feature values per entity, for reads at request time.",
+    )
+    def online_features(
+        context: dg.AssetExecutionContext, artifacts: Artifacts, features: Features
+    ) -> Iterator[Any]:
+        from aios_platform.features.materialize import materialize
+
+        with stage(names.model, "online_features", span(context)) as made:
+            written = materialize(
+                declaration, windows_of(context, declaration), artifacts.open(), features.open()
+            )
+            rows = sum(written.values())
+            made.append(f"{rows:,} values of {len(written)} feature views")
+        yield dg.MaterializeResult(
+            metadata={
+                "summary": f"{rows:,} entities' newest values of {len(written)} feature views",
+                **{f"rows_{view}": count for view, count in written.items()},
+            }
+        )
+
+    return [features, online_features]
