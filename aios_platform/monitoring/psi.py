@@ -112,7 +112,7 @@ def chance_psi(bins: int, reference_rows: int, current_rows: int) -> float:
 
 def _bins_of(name: str, kind: FieldKind, column: pa.ChunkedArray) -> ColumnBins:
     if kind is FieldKind.CATEGORICAL:
-        found = pc.value_counts(column.drop_null().cast(pa.string()))
+        found = pc.value_counts(column.cast(pa.string()).drop_null())
         pairs = zip(
             found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True
         )

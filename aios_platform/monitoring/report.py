@@ -74,28 +74,15 @@ def drift_page(
     numerical = [n for n, f in zip(names, shown, strict=True) if f.kind is FieldKind.NUMERICAL]
     categorical = [n for n, f in zip(names, shown, strict=True) if f.kind is FieldKind.CATEGORICAL]
 
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.presets import DataDriftPreset
-
-    definition = DataDefinition(numerical_columns=numerical, categorical_columns=categorical)
-    report = Report(
-        [
-            DataDriftPreset(
-                columns=names,
-                drift_share=monitoring.drift_share,
-                num_method="psi",
-                num_threshold=monitoring.drift_psi,
-                cat_method="psi",
-                cat_threshold=monitoring.drift_psi,
-            )
-        ]
-    )
     with warnings.catch_warnings():
-        # Evidently correlates constant columns and plots empty bins on its way.
+        # Its modules do not compile without warnings, and it correlates constant columns.
         warnings.simplefilter("ignore")
-        snapshot = report.run(
-            Dataset.from_pandas(_plain(current, shown, names), data_definition=definition),
-            Dataset.from_pandas(_plain(past, shown, names), data_definition=definition),
+        snapshot = _run(
+            _plain(current, shown, names),
+            _plain(past, shown, names),
+            numerical,
+            categorical,
+            monitoring,
         )
         html = snapshot.get_html_str(as_iframe=False)
     original = dict(zip(names, (field.name for field in shown), strict=True))
@@ -109,6 +96,31 @@ def drift_page(
         rows=current.num_rows,
         reference_rows=past.num_rows,
         left_out=tuple(f.name for f in fields if f not in shown),
+    )
+
+
+def _run(
+    current: Any, past: Any, numerical: list[str], categorical: list[str], monitoring: Monitoring
+) -> Any:
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    definition = DataDefinition(numerical_columns=numerical, categorical_columns=categorical)
+    report = Report(
+        [
+            DataDriftPreset(
+                columns=list(current.columns),
+                drift_share=monitoring.drift_share,
+                num_method="psi",
+                num_threshold=monitoring.drift_psi,
+                cat_method="psi",
+                cat_threshold=monitoring.drift_psi,
+            )
+        ]
+    )
+    return report.run(
+        Dataset.from_pandas(current, data_definition=definition),
+        Dataset.from_pandas(past, data_definition=definition),
     )
 
 
