@@ -10,7 +10,7 @@ _MARKS = {Outcome.PASS: "✓ pass", Outcome.FAIL: "✗ fail", Outcome.UNKNOWN: "
 _COLOURS = {Outcome.PASS: "#2e7d32", Outcome.FAIL: "#c62828", Outcome.UNKNOWN: "#f9a825"}
 
 
-def markdown(verdict: Verdict) -> str:
+def verdict_markdown(verdict: Verdict) -> str:
     """The verdict as Markdown: the decision, the contenders' metrics, every rule.
 
     Text from outside is escaped: reasons can quote data.
@@ -40,7 +40,7 @@ def markdown(verdict: Verdict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_json(verdict: Verdict) -> bytes:
+def verdict_json(verdict: Verdict) -> bytes:
     """The verdict as a JSON document, UTF-8."""
     return json.dumps(verdict.model_dump(mode="json"), indent=1, sort_keys=True).encode()
 
@@ -53,7 +53,7 @@ def comparison(verdict: Verdict) -> RuleResult | None:
     return None
 
 
-def plot(verdict: Verdict) -> bytes | None:
+def verdict_plot(verdict: Verdict) -> bytes | None:
     """The paired difference with its interval against the bound, as PNG.
 
     Returns:

@@ -51,7 +51,7 @@ class Tags(HTMLParser):
 
 
 def test_markdown_says_what_was_decided_and_why():
-    text = report.markdown(verdict())
+    text = report.verdict_markdown(verdict())
     assert text.startswith("**INCONCLUSIVE**: candidate 2 against champion 1")
     assert "2013-10 to 2013-12" in text
     assert "| roc_auc | 0.7712 | 0.7742 |" in text
@@ -60,7 +60,7 @@ def test_markdown_says_what_was_decided_and_why():
 
 
 def test_markdown_makes_text_from_outside_inert():
-    text = report.markdown(verdict())
+    text = report.verdict_markdown(verdict())
     parser = Tags()
     parser.feed(text)
     assert parser.found == []
@@ -69,29 +69,31 @@ def test_markdown_makes_text_from_outside_inert():
 
 
 def test_markdown_without_champion_or_metrics():
-    text = report.markdown(verdict(champion_version=None, candidate_metrics={}, exam_windows=()))
+    text = report.verdict_markdown(
+        verdict(champion_version=None, candidate_metrics={}, exam_windows=())
+    )
     assert "against no champion, exam no window" in text
     assert "| metric |" not in text
 
 
 def test_json_gives_the_verdict_back():
-    assert Verdict.model_validate_json(report.as_json(verdict())) == verdict()
+    assert Verdict.model_validate_json(report.verdict_json(verdict())) == verdict()
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_plot_is_a_png_and_always_the_same(outcome):
     rules = (verdict().rules[1].model_copy(update={"outcome": outcome}),)
-    drawn = report.plot(verdict(rules=rules))
+    drawn = report.verdict_plot(verdict(rules=rules))
     assert drawn is not None
     assert drawn.startswith(b"\x89PNG")
-    assert drawn == report.plot(verdict(rules=rules))
+    assert drawn == report.verdict_plot(verdict(rules=rules))
 
 
 def test_no_plot_without_a_comparison():
-    assert report.plot(verdict(rules=verdict().rules[:1])) is None
+    assert report.verdict_plot(verdict(rules=verdict().rules[:1])) is None
     assert report.comparison(verdict(rules=())) is None
 
 
 def test_plot_of_identical_models_has_some_width():
     rule = verdict().rules[1].model_copy(update={"observed": 0, "low": 0, "high": 0, "bound": 0})
-    assert report.plot(verdict(rules=(rule,))) is not None
+    assert report.verdict_plot(verdict(rules=(rule,))) is not None
