@@ -21,6 +21,7 @@ app = typer.Typer(
     "Start with `aios run MODEL`, then `aios ui`.",
 )
 
+
 @app.callback()
 def _configure() -> None:
     from aios_platform import telemetry
@@ -55,9 +56,7 @@ def run(model: Model, as_of: AsOf = None) -> None:
     with instance:
         print(report.opening(names.declaration, clock), flush=True)
         begin = datetime.now(UTC)
-        results = list(
-            runner.run_until_done(names, definitions, instance, store, database, clock)
-        )
+        results = list(runner.run_until_done(names, definitions, instance, store, database, clock))
         seconds = (datetime.now(UTC) - begin).total_seconds()
     print(report.runs(results, seconds))
     print(report.status(names, store, database, clock))
@@ -108,6 +107,7 @@ def ledger(
 def ui(
     port: Annotated[int, typer.Option(help="Port of the Dagster web server.")] = 3000,
     mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's pages.")] = 5000,
+    reports_port: Annotated[int, typer.Option(help="Port of the drift reports.")] = 3001,
 ) -> None:
     """Start the Dagster web server, the daemon and MLflow's pages on loopback, until Ctrl-C."""
     import signal
@@ -118,8 +118,8 @@ def ui(
 
     opened = database()
     supervisor = services.Supervisor(
-        services.workstation(opened, port=port, mlflow_port=mlflow_port),
-        services.environment(opened),
+        services.workstation(opened, port=port, mlflow_port=mlflow_port, reports_port=reports_port),
+        services.environment(opened) | {"AIOS_REPORTS_URL": f"http://127.0.0.1:{reports_port}"},
         settings().home_path / "logs",
     )
     stopped: list[int] = []
@@ -130,6 +130,7 @@ def ui(
     try:
         print(f"  Dagster  http://127.0.0.1:{port}    assets, runs, sensors")
         print(f"  MLflow   http://127.0.0.1:{mlflow_port}    training runs, model versions")
+        print(f"  Reports  http://127.0.0.1:{reports_port}    drift reports")
         print(f"  Logs     {settings().home_path / 'logs'}")
         print("Ctrl-C stops all of them.", flush=True)
         supervisor.watch(lambda: bool(stopped))
@@ -155,7 +156,11 @@ def env() -> None:
 
 
 @app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    }
 )
 def feast(context: typer.Context) -> None:
     """Run a Feast command on the feature repository, e.g. `aios feast feature-views list`."""

@@ -11,8 +11,8 @@ from rich.table import Table
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.state import RETRAIN_DECISION, VERDICT, read_state
-from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.decisions import Champion, RetrainDecision, Verdict
+from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.database import Database
 from aios_platform.ledger.champions import champion_of
 from aios_platform.ledger.entries import entries
@@ -39,8 +39,10 @@ def runs(results: Sequence["RunResult"], seconds: float) -> str:
     if not results:
         return "Nothing to do: every window is ingested, scored and judged.\n"
     table = Table(title=f"{len(results)} runs in {seconds:.0f} s", title_justify="left")
-    for column, justify in (("run", "left"), ("stage", "left"), ("time", "right"), ("made", "left")):
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for column in ("run", "stage"):
+        table.add_column(column)
+    table.add_column("time", justify="right")
+    table.add_column("made", overflow="fold")
     for result in results:
         table.add_section()
         for number, stage in enumerate(result.stages):

@@ -1,4 +1,4 @@
-"""The long-running processes of a workstation: web server, daemon, MLflow's pages.
+"""The long-running processes of a workstation: web server, daemon, MLflow's pages, reports.
 
 All listen on loopback. None of them knows users: put nothing of this on a network (see
 `docs/operations.md`).
@@ -67,24 +67,29 @@ def environment(database: Database) -> dict[str, str]:
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "OMP_WAIT_POLICY": "PASSIVE",
-        **feast_environment(database),
+        **feast_environment(database.url("feast")),
     }
 
 
-def workstation(database: Database, *, port: int, mlflow_port: int) -> list[Service]:
-    """The three services of `aios ui`.
+def workstation(
+    database: Database, *, port: int, mlflow_port: int, reports_port: int
+) -> list[Service]:
+    """The services of `aios ui`.
 
     Raises:
         SettingsError: A port is taken.
     """
-    for wanted in (port, mlflow_port):
+    for wanted in (port, mlflow_port, reports_port):
         _require_free(wanted)
     python = sys.executable
     workspace = str(PROJECT_ROOT / "workspace.yaml")
     return [
         Service(
             "web server",
-            (python, "-m", "dagster_webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)),
+            (
+                python, "-m", "dagster_webserver",
+                "-w", workspace, "-h", "127.0.0.1", "-p", str(port),
+            ),
             url=f"http://127.0.0.1:{port}",
             health=f"http://127.0.0.1:{port}/server_info",
         ),
@@ -99,7 +104,22 @@ def workstation(database: Database, *, port: int, mlflow_port: int) -> list[Serv
             url=f"http://127.0.0.1:{mlflow_port}",
             health=f"http://127.0.0.1:{mlflow_port}/health",
         ),
+        Service(
+            "reports",
+            (
+                python, "-m", "http.server", str(reports_port),
+                "--bind", "127.0.0.1", "--directory", str(_reports_folder()),
+            ),
+            url=f"http://127.0.0.1:{reports_port}",
+            health=f"http://127.0.0.1:{reports_port}/",
+        ),
     ]  # fmt: skip
+
+
+def _reports_folder() -> Path:
+    folder = Path(settings().artifact_root) / "reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 class Supervisor:

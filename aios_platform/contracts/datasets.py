@@ -40,7 +40,7 @@ class FeatureField(Record):
 
 
 class FeatureSchema(Record):
-    """The ordered inputs of a model. Numericals are float32, categoricals strings; both nullable."""
+    """The ordered inputs of a model: nullable float32 numericals, nullable string categoricals."""
 
     fields: tuple[FeatureField, ...]
 

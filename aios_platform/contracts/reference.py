@@ -22,7 +22,7 @@ A model is one folder under `aios_platform/defs/`:
 
 | file | what it is |
 |---|---|
-| `defs.yaml` | the declaration: `type: aios_platform.components.ModelLifecycle` and `attributes:` as below |
+| `defs.yaml` | `type: aios_platform.components.ModelLifecycle`, and `attributes:` as below |
 | `source.py` | the function that `source.entrypoint` names |
 | `features/*.sql` | one DuckDB query per feature table, over the raw tables by their names |
 

@@ -22,7 +22,7 @@ class PlatformDagsterStorage(DagsterPostgresStorage):
 
     @classmethod
     def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Any
+        cls, inst_data: ConfigurableClassData | None, config_value: Any,  # noqa: ARG003
     ) -> "PlatformDagsterStorage":
         """Open the storage; one process at a time makes its tables."""
         opened = database()

@@ -1,5 +1,6 @@
 """Thin Dagster resources, one per store. They open; what they open does the work."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -38,10 +39,25 @@ class Features(dg.ConfigurableResource):
     """The Feast feature store of `feature_repo/`."""
 
     def open(self) -> "FeatureStore":
-        """The process's feature store, with the repository's definitions applied."""
-        from aios_platform.features.store import feature_store
+        """The process's feature store, with the repository's definitions applied.
 
-        return feature_store()
+        Raises:
+            FeatureError: The repository is wrong.
+        """
+        return _feature_store()
+
+
+@cache
+def _feature_store() -> "FeatureStore":
+    from aios_platform.features.repository import apply_repository
+    from aios_platform.features.store import open_feature_store
+
+    opened = database()
+    repository = settings().feature_repo
+    with opened.lock("feast registry"):
+        store = open_feature_store(repository, opened.url("feast"))
+        apply_repository(store, repository)
+    return store
 
 
 class Registry(dg.ConfigurableResource):

@@ -8,7 +8,7 @@ import dagster as dg
 from aios_platform.components.model_lifecycle.handoff import recall
 from aios_platform.components.model_lifecycle.jobs import partitions_of
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.spans import clock_of, span, windows_of
+from aios_platform.components.model_lifecycle.spans import span, windows_of
 from aios_platform.resources.stores import Artifacts, Features, Ledger
 from aios_platform.telemetry import stage
 
@@ -38,7 +38,7 @@ def inference_assets(names: Names) -> list[dg.AssetsDefinition]:
             context.log.info("No champion yet: nothing to score with.")
             return
 
-        from aios_platform.features.training_set import assemble
+        from aios_platform.features.training_set import scoring_frame
         from aios_platform.inference.batch import score_window
         from aios_platform.inference.session import ModelSession
 
@@ -48,7 +48,7 @@ def inference_assets(names: Names) -> list[dg.AssetsDefinition]:
             trained_on = recall(store, names.model, champion.training_set_digest)
             session = ModelSession(store.get(champion.model_digest, ".onnx"))
             for window in windows_of(context, declaration):
-                frames = assemble(declaration, [window], clock_of(context), store, features.open())
+                frames = scoring_frame(declaration, window, store, features.open())
                 version = score_window(
                     session,
                     store,

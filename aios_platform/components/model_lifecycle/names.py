@@ -54,7 +54,7 @@ class Names:
     @property
     def frames(self) -> str:
         """Dataset of feature frames: rows joined with what was known at their prediction time."""
-        return f"{self.model}/frames"
+        return f"{self.model}/scoring_frame"
 
     @property
     def predictions(self) -> str:

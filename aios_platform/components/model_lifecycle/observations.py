@@ -8,13 +8,17 @@ import dagster as dg
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.handoff import TrainingSet, recall
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.state import RETRAIN_DECISION, matured_keys
+from aios_platform.components.model_lifecycle.state import (
+    RETRAIN_DECISION,
+    VERDICT,
+    matured_keys,
+)
 from aios_platform.contracts.decisions import Champion, RetrainDecision
 from aios_platform.contracts.windows import Window
 from aios_platform.database import Database
 from aios_platform.errors import LifecycleError
 from aios_platform.ledger.champions import champion_of
-from aios_platform.ledger.entries import append
+from aios_platform.ledger.entries import append, entries
 from aios_platform.settings import settings
 
 if TYPE_CHECKING:
@@ -122,7 +126,7 @@ def decide_on(
             low=performance.low,
             high=performance.high,
             age_windows=age,
-            windows_since_training=age,
+            windows_since_training=_windows_since_training(names, database, window),
             drift_share=drift.share,
             drifted=drift.status == "drifted",
         ),
@@ -212,6 +216,14 @@ def _champion(names: Names, database: Database) -> Champion:
             remedy=f"Launch the job '{names.job('retrain')}' first.",
         )
     return champion
+
+
+def _windows_since_training(names: Names, database: Database, window: Window) -> int | None:
+    """Windows since the newest one that the last training could look at, refused or not."""
+    last = entries(database, subject=names.model, kind=VERDICT, limit=1)
+    if not last:
+        return None
+    return _windows_between(names, last[0].payload["verdict"]["exam_windows"][-1], window.key)
 
 
 def _windows_between(names: Names, earlier: str, later: str) -> int:

@@ -136,7 +136,7 @@ def promotion_assets(names: Names) -> list[dg.AssetsDefinition]:
                 "model_digest": live.model_digest,
                 "trained_through": live.trained_through,
                 "mlflow_run": live.run_id,
-                **{k: v for k, v in live.baseline.items()},
+                **live.baseline,
             }
         )
 
