@@ -70,20 +70,25 @@ class ModelLifecycle(dg.Component):
         """The assets, checks, jobs, sensors and schedule of the model."""
         names = Names(self.declaration, Path(context.path))
         check_references(names)
-        jobs = jobs_of(names)
-        return dg.Definitions(
-            assets=[
-                *data_assets(names),
-                *feature_assets(names),
-                *training_assets(names),
-                *promotion_assets(names),
-                *inference_assets(names),
-                *monitoring_assets(names),
-            ],
-            jobs=jobs,
-            sensors=sensors_of(names, jobs),
-            schedules=schedules_of(names, jobs),
-        )
+        return lifecycle_definitions(names)
+
+
+def lifecycle_definitions(names: Names) -> dg.Definitions:
+    """Everything that one declaration turns into."""
+    jobs = jobs_of(names)
+    return dg.Definitions(
+        assets=[
+            *data_assets(names),
+            *feature_assets(names),
+            *training_assets(names),
+            *promotion_assets(names),
+            *inference_assets(names),
+            *monitoring_assets(names),
+        ],
+        jobs=jobs,
+        sensors=sensors_of(names, jobs),
+        schedules=schedules_of(names, jobs),
+    )
 
 
 def check_references(names: Names) -> None:
