@@ -1,0 +1,90 @@
+"""Rows in memory, batches as slices of them.
+
+A `DataLoader` over single rows collates them one by one, which doubles the cost of training on a
+table. Here a batch is one indexing operation per array.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytorch_lightning as pl  # noqa: TID253
+import torch  # noqa: TID253
+from torch import Tensor  # noqa: TID253
+
+Rows = tuple[Tensor, Tensor, Tensor]
+EVALUATION_BATCH = 8192
+
+
+class SlicedBatches:
+    """Batches of rows; any iterable with a length serves Lightning as a loader.
+
+    Args:
+        rows: Encoded numericals (n, f) float32, codes (n, c) int64, labels (n,) float32.
+        batch_size: Rows per batch; the last one may be smaller.
+        seed: Unset, rows keep their order; else each epoch has its own permutation, which depends
+            on nothing but the seed and the epoch, so that a resumed training sees the same.
+    """
+
+    def __init__(self, rows: Rows, batch_size: int, *, seed: int | None = None) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+        # Lightning tells the epoch to the `sampler` of a loader without `batch_sampler`.
+        self.sampler = self
+        self.batch_sampler = None
+
+    def __len__(self) -> int:
+        return -(-len(self.rows[2]) // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Rows]:
+        encoded, codes, labels = self.rows
+        if self.seed is None:
+            for start in range(0, len(labels), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                yield encoded[part], codes[part], labels[part]
+            return
+        generator = torch.Generator().manual_seed(stream_seed(self.seed, self.epoch))
+        order = torch.randperm(len(labels), generator=generator).to(labels.device)
+        for chosen in order.split(self.batch_size):
+            yield encoded[chosen], codes[chosen], labels[chosen]
+
+
+class InMemoryData(pl.LightningDataModule):  # type: ignore[misc]
+    """Training and validation rows as Lightning wants them, kept on the device that trains.
+
+    Args:
+        train: Rows to learn from.
+        validation: Rows to stop on; never learnt from.
+        batch_size: Rows per training batch.
+        seed: Seed of the order of rows.
+    """
+
+    def __init__(self, train: Rows, validation: Rows, *, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self._train = train
+        self._validation = validation
+        self._batch_size = batch_size
+        self._seed = seed
+
+    def train_dataloader(self) -> SlicedBatches:
+        """Batches in an order of their own each epoch."""
+        return SlicedBatches(self._here(self._train), self._batch_size, seed=self._seed)
+
+    def val_dataloader(self) -> SlicedBatches:
+        """Batches in the order of rows."""
+        return SlicedBatches(self._here(self._validation), EVALUATION_BATCH)
+
+    def _here(self, rows: Rows) -> Rows:
+        device = self.trainer.strategy.root_device
+        encoded, codes, labels = (array.to(device) for array in rows)
+        return encoded, codes, labels
+
+
+def stream_seed(*parts: int) -> int:
+    """A seed for an independent stream of random numbers, derived from several integers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

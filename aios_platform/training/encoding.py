@@ -1,0 +1,156 @@
+"""Statistics of the training rows, and raw frames as arrays.
+
+What is fitted here (quantile knots, vocabularies) becomes constants of the exported graph, so that
+the model takes raw features wherever it runs.
+"""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from aios_platform.contracts.datasets import FeatureSchema
+from aios_platform.contracts.record import nearest
+from aios_platform.errors import TrainingError
+
+UNKNOWN = 0
+# Quantiles between which the distribution function is linear; denser in the tails, and short of
+# the extremes, so that a single outlier moves nothing.
+LEVELS = (0.002, 0.02, *(step / 14 for step in range(1, 14)), 0.98, 0.998)
+# Rarer values share the unknown bucket, which so learns what an unseen value is like.
+MIN_COUNT = 20
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the network knows of its inputs before it learns.
+
+    Attributes:
+        knots: Per numerical feature, its distinct quantiles in rising order, at least two.
+        scores: Per numerical feature, the normal score of each knot.
+        center: Shape (f,), float32, mean of the values kept within the knots.
+        scale: Shape (f,), float32, their standard deviation, above 0.
+        missing: Shape (f,), whether training rows lack the feature at times.
+        vocabularies: Per categorical feature, its values; the code of the i-th is i + 1.
+    """
+
+    knots: tuple[NDArray[np.float32], ...]
+    scores: tuple[NDArray[np.float32], ...]
+    center: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    missing: NDArray[np.bool_]
+    vocabularies: tuple[tuple[str, ...], ...]
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """Number of codes per categorical feature, the unknown bucket included."""
+        return tuple(len(values) + 1 for values in self.vocabularies)
+
+
+def numerical_matrix(frame: pa.Table, schema: FeatureSchema) -> NDArray[np.float32]:
+    """The numerical features, shape (n, f), float32, missing as NaN.
+
+    Raises:
+        TrainingError: A column is missing or is not numerical.
+    """
+    matrix = np.empty((frame.num_rows, len(schema.numerical)), dtype=np.float32)
+    for index, name in enumerate(schema.numerical):
+        column = _column(frame, name)
+        try:
+            matrix[:, index] = column.cast(pa.float32(), safe=False).to_numpy()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise TrainingError(
+                f"The feature '{name}' of type {column.type} is not numerical: {error}",
+                remedy="Declare it as a string feature, or cast it in its feature view.",
+            ) from error
+    return matrix
+
+
+def categorical_codes(
+    frame: pa.Table, schema: FeatureSchema, vocabularies: tuple[tuple[str, ...], ...]
+) -> NDArray[np.int64]:
+    """Codes of the categorical features, shape (n, c), int64; unseen and missing are 0.
+
+    Raises:
+        TrainingError: A column is missing or is not of strings.
+    """
+    codes = np.zeros((frame.num_rows, len(schema.categorical)), dtype=np.int64)
+    for index, (name, values) in enumerate(zip(schema.categorical, vocabularies, strict=True)):
+        found = pc.index_in(_strings(frame, name), value_set=pa.array(values, pa.string()))
+        codes[:, index] = pc.fill_null(found, -1).to_numpy() + 1
+    return codes
+
+
+def fit_encoding(frame: pa.Table, schema: FeatureSchema) -> Encoding:
+    """Fit quantile knots and vocabularies.
+
+    Args:
+        frame: The training rows; nothing of validation may be among them.
+        schema: The model's inputs.
+
+    Raises:
+        TrainingError: A column is missing or has the wrong type.
+    """
+    matrix = numerical_matrix(frame, schema)
+    knots, scores, moments = [], [], []
+    for column in matrix.T:
+        present = column[np.isfinite(column)].astype(np.float64)
+        edges, normal = _knots(present)
+        bounded = np.clip(present, edges[0], edges[-1]) if present.size else np.zeros(1)
+        knots.append(edges)
+        scores.append(normal)
+        moments.append((bounded.mean(), bounded.std() or 1.0))
+    return Encoding(
+        knots=tuple(knots),
+        scores=tuple(scores),
+        center=np.array([mean for mean, _ in moments], dtype=np.float32),
+        scale=np.array([deviation for _, deviation in moments], dtype=np.float32),
+        missing=np.isnan(matrix).any(axis=0),
+        vocabularies=tuple(_vocabulary(_strings(frame, name)) for name in schema.categorical),
+    )
+
+
+def _knots(present: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Distinct quantiles, and the normal score of the middle of the levels each one stands for."""
+    if not present.size:
+        return np.array([0, 1], dtype=np.float32), np.zeros(2, dtype=np.float32)
+    levels = np.array(LEVELS)
+    quantiles = np.quantile(present, levels).astype(np.float32)
+    edges, first, count = np.unique(quantiles, return_index=True, return_counts=True)
+    if edges.size == 1:
+        return np.append(edges, edges + abs(edges) + np.float32(1)), np.zeros(2, dtype=np.float32)
+    normal = NormalDist()
+    middle = (levels[first] + levels[first + count - 1]) / 2
+    return edges, np.array([normal.inv_cdf(float(level)) for level in middle], dtype=np.float32)
+
+
+def _vocabulary(column: pa.ChunkedArray) -> tuple[str, ...]:
+    counted = [
+        (-entry["counts"], entry["values"])
+        for entry in pc.value_counts(column).to_pylist()
+        if entry["values"] and entry["counts"] >= MIN_COUNT
+    ]
+    return tuple(value for _, value in sorted(counted))
+
+
+def _strings(frame: pa.Table, name: str) -> pa.ChunkedArray:
+    column = _column(frame, name)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise TrainingError(
+            f"The categorical feature '{name}' is of type {column.type}; expected string.",
+            remedy="Declare it as a numerical feature, or cast it in its feature view.",
+        )
+    return column.cast(pa.string())
+
+
+def _column(frame: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in frame.column_names:
+        raise TrainingError(
+            f"The training frame lacks the column '{name}'. {nearest(name, frame.column_names)}",
+            remedy="Materialize the training set again.",
+        )
+    return frame.column(name)

@@ -1,0 +1,232 @@
+"""One member of the ensemble through Lightning: early stopping, checkpoints, resumption."""
+
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl  # noqa: TID253
+import torch  # noqa: TID253
+from numpy.typing import NDArray
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint  # noqa: TID253
+from torch import nn  # noqa: TID253
+
+from aios_platform.contracts.declaration import Training
+from aios_platform.contracts.models import Epoch
+from aios_platform.errors import TrainingError
+from aios_platform.training.data import EVALUATION_BATCH, InMemoryData, Rows, stream_seed
+from aios_platform.training.module import MONITOR, BinaryClassifier
+from aios_platform.training.networks import EmbeddingMLP
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all members have in common.
+
+    Attributes:
+        training: The declared training.
+        train: Encoded rows to learn from.
+        validation: Encoded rows to stop on.
+        width: Width of the encoded numericals.
+        cardinalities: Number of codes per categorical feature.
+        folder: Checkpoints of exactly this training.
+        on_epoch: Called after each epoch.
+    """
+
+    training: Training
+    train: Rows
+    validation: Rows
+    width: int
+    cardinalities: tuple[int, ...]
+    folder: Path
+    on_epoch: Callable[[Epoch], None]
+
+    def network(self, member: int) -> nn.Module:
+        """A network with the member's initial weights."""
+        torch.manual_seed(stream_seed(self.training.seed, member))
+        return EmbeddingMLP(
+            self.width, self.cardinalities, self.training.hidden, self.training.dropout
+        )
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trained network on the CPU.
+
+    Attributes:
+        network: With the weights of its best epoch, in evaluation mode.
+        logits: Shape (validation rows,), float64.
+        epochs: What each epoch reported.
+        best_epoch: Number of the best one.
+        resumed: Whether a checkpoint was taken up.
+    """
+
+    network: nn.Module
+    logits: NDArray[np.float64]
+    epochs: tuple[Epoch, ...]
+    best_epoch: int
+    resumed: bool
+
+
+def fit_member(plan: Plan, member: int) -> Member:
+    """Train one member, or take up what a killed call left.
+
+    Raises:
+        TrainingError: A loss is not finite.
+    """
+    finished = plan.folder / f"member_{member}.pt"
+    state = _load(finished)
+    resumed = state is not None
+    with torch.random.fork_rng(), _own_settings():
+        network = plan.network(member)
+        if state is None:
+            checkpoints = plan.folder / f"member_{member}"
+            state, resumed = _fit(plan, member, network, checkpoints)
+            _save(state, finished)
+            shutil.rmtree(checkpoints, ignore_errors=True)
+    network.load_state_dict(state["weights"])
+    network.eval()
+    epochs = tuple(Epoch.model_validate(epoch) for epoch in json.loads(state["epochs"]))
+    return Member(
+        network=network,
+        logits=_logits(network, plan.validation),
+        epochs=epochs,
+        best_epoch=min(epochs, key=lambda epoch: epoch.validation["log_loss"]).epoch,
+        resumed=resumed,
+    )
+
+
+def _fit(
+    plan: Plan, member: int, network: nn.Module, checkpoints: Path
+) -> tuple[dict[str, Any], bool]:
+    training = plan.training
+    module = BinaryClassifier(
+        network,
+        member=member,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        seed=stream_seed(training.seed, member),
+        on_epoch=plan.on_epoch,
+    )
+    data = InMemoryData(
+        plan.train,
+        plan.validation,
+        batch_size=training.batch_size,
+        seed=stream_seed(training.seed, member),
+    )
+    last = checkpoints / "last.ckpt"
+    resumed = _load(last) is not None
+    if not resumed:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    trainer = pl.Trainer(
+        max_epochs=training.epochs,
+        accelerator=training.accelerator,
+        devices=1,
+        precision=_precision(training),
+        deterministic=True,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=plan.folder,
+        callbacks=[
+            EarlyStopping(MONITOR, patience=training.patience, check_on_train_epoch_end=True),
+            _checkpoint(checkpoints, "best", monitor=MONITOR, save_weights_only=True),
+            _checkpoint(checkpoints, "last"),
+        ],
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=str(last) if resumed else None)
+    if trainer.interrupted:
+        raise TrainingError(
+            f"The training of network {member} was interrupted.",
+            remedy="Run the same command again; it goes on from the last epoch.",
+        )
+    best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
+    weights = {name.removeprefix("network."): w for name, w in best["state_dict"].items()}
+    epochs = json.dumps([epoch.model_dump(mode="json") for epoch in module.epochs])
+    return {"weights": weights, "epochs": epochs}, resumed
+
+
+def _checkpoint(folder: Path, name: str, **options: Any) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename=name,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+        auto_insert_metric_name=False,
+        **options,
+    )
+
+
+def _precision(training: Training) -> str:
+    if training.accelerator in ("auto", "gpu") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    return "32-true"
+
+
+def _logits(network: nn.Module, rows: Rows) -> NDArray[np.float64]:
+    encoded, codes, _ = rows
+    with torch.inference_mode():
+        parts = [
+            network(*batch)
+            for batch in zip(
+                encoded.split(EVALUATION_BATCH), codes.split(EVALUATION_BATCH), strict=True
+            )
+        ]
+        logits: NDArray[np.float64] = torch.cat(parts).double().numpy()
+    return logits
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    temporary = path.with_suffix(".writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise TrainingError(
+            f"Cannot write the checkpoint {path}: {error}",
+            remedy="Free space or fix the permissions, then run the same command again.",
+        ) from error
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    """A checkpoint, or None when there is none that can be read; never runs code from it."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        log.warning("The checkpoint %s cannot be read (%s): training it anew.", path, error)
+        return None
+    return state
+
+
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    """Quiet Lightning, and put back what it sets for the whole process."""
+    chatter = [
+        logging.getLogger(name)
+        for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning")
+    ]
+    levels = [logger.level for logger in chatter]
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    for logger in chatter:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning")
+            warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        for logger, level in zip(chatter, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,220 @@
+"""Training of a declared model: labelled frame in, calibrated single-file ONNX out."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from aios_platform.contracts.datasets import FeatureSchema
+from aios_platform.contracts.declaration import Training
+from aios_platform.contracts.models import Calibration, Epoch, TrainedModel
+from aios_platform.contracts.record import digest_of
+from aios_platform.errors import TrainingError
+from aios_platform.metrics import evaluate
+from aios_platform.training.calibration import fit_platt
+from aios_platform.training.encoding import (
+    Encoding,
+    categorical_codes,
+    fit_encoding,
+    numerical_matrix,
+)
+
+if TYPE_CHECKING:
+    from aios_platform.training.data import Rows
+    from aios_platform.training.networks import NumericalEncoding
+
+PARITY_ROWS = 8192
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled rows, parted by window.
+
+    Attributes:
+        train: Rows of the training windows, oldest first.
+        validation: Rows of the last windows, held out.
+        train_windows: Their keys, sorted.
+        validation_windows: Their keys, sorted.
+    """
+
+    train: pa.Table
+    validation: pa.Table
+    train_windows: tuple[str, ...]
+    validation_windows: tuple[str, ...]
+
+
+def train(
+    training: Training,
+    schema: FeatureSchema,
+    frame: pa.Table,
+    *,
+    label: str,
+    workdir: Path,
+    window_column: str = "window",
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> TrainedModel:
+    """Train, calibrate and export.
+
+    Early stopping and calibration use the last `validation_windows` windows, from which nothing
+    is learnt: neither weights nor quantiles nor vocabularies. A call that was killed is taken up
+    by the same call from its last epoch, and gives the same weights as one that was not.
+
+    Args:
+        training: The declared training.
+        schema: The model's inputs.
+        frame: The training set; rows without a label are left out.
+        label: Column of the label, bool.
+        workdir: Folder of checkpoints; delete it once the model is registered.
+        window_column: Column of window keys, whose order is that of time.
+        on_epoch: Called after each epoch, to show progress.
+
+    Raises:
+        TrainingError: The frame cannot be trained on, or a loss is not finite.
+        ExportError: The exported graph does not reproduce the network.
+    """
+    from aios_platform.training.export import export_onnx, verify_parity
+    from aios_platform.training.fit import Plan, fit_member
+    from aios_platform.training.networks import CalibratedEnsemble, NumericalEncoding
+
+    started = monotonic()
+    split = split_windows(frame, label, window_column, training.validation_windows)
+    encoding = fit_encoding(split.train, schema)
+    encoder = NumericalEncoding(encoding)
+    train_rows = _rows(split.train, schema, encoding, encoder, label)
+    validation_rows = _rows(split.validation, schema, encoding, encoder, label)
+    plan = Plan(
+        training=training,
+        train=train_rows,
+        validation=validation_rows,
+        width=encoder.width,
+        cardinalities=encoding.cardinalities,
+        folder=workdir / _fingerprint(training, schema, train_rows, validation_rows)[:16],
+        on_epoch=on_epoch or (lambda _: None),
+    )
+    members = [fit_member(plan, member) for member in range(training.members)]
+
+    logits = np.mean([member.logits for member in members], axis=0)
+    truth = validation_rows[2].numpy() > 0
+    slope, intercept = fit_platt(logits, truth)
+    model = CalibratedEnsemble(
+        encoder, [member.network for member in members], slope, intercept
+    ).eval()
+    onnx = export_onnx(model, schema, encoding)
+    parity = verify_parity(onnx, model, schema, encoding, split.validation.slice(0, PARITY_ROWS))
+    metrics = evaluate(truth, 1 / (1 + np.exp(-(slope * logits + intercept))))
+    log.info(
+        "trained in %.1f s: validation ROC AUC %.4f, ECE %.4f",
+        monotonic() - started,
+        metrics["roc_auc"],
+        metrics["ece"],
+    )
+    return TrainedModel(
+        onnx=onnx,
+        digest=hashlib.sha256(onnx).hexdigest(),
+        metrics=metrics,
+        parameters={
+            **{name: str(value) for name, value in training.model_dump(mode="json").items()},
+            "best_epochs": ",".join(str(member.best_epoch) for member in members),
+            "network_parameters": sum(p.numel() for p in members[0].network.parameters()),
+        },
+        calibration=Calibration(
+            slope=slope, intercept=intercept, windows=split.validation_windows, rows=truth.size
+        ),
+        epochs=tuple(epoch for member in members for epoch in member.epochs),
+        train_windows=split.train_windows,
+        validation_windows=split.validation_windows,
+        rows=split.train.num_rows + split.validation.num_rows,
+        parity=parity,
+        seconds=monotonic() - started,
+        resumed=any(member.resumed for member in members),
+    )
+
+
+def split_windows(frame: pa.Table, label: str, window_column: str, held_out: int) -> Split:
+    """Part the labelled rows into training windows and the last `held_out` ones.
+
+    Raises:
+        TrainingError: A column is missing, or a side has no rows or only one class.
+    """
+    for column in (label, window_column):
+        if column not in frame.column_names:
+            raise TrainingError(
+                f"The training frame lacks the column '{column}'.",
+                remedy="Materialize the training set again.",
+            )
+    if not pa.types.is_boolean(frame.schema.field(label).type):
+        raise TrainingError(
+            f"The label '{label}' is of type {frame.schema.field(label).type}; expected bool.",
+            remedy="Correct the label's column in the source.",
+        )
+    labelled = frame.filter(pc.is_valid(frame[label]))
+    keys = labelled[window_column].cast(pa.string())
+    windows = tuple(sorted(str(key) for key in pc.unique(keys).to_pylist()))
+    if len(windows) <= held_out:
+        raise TrainingError(
+            f"The training frame has labels in {len(windows)} windows {list(windows)}; "
+            f"{held_out} are held out, none is left to train on.",
+            remedy="Wait for more matured windows, or lower training.validation_windows.",
+        )
+    first, last = windows[:-held_out], windows[-held_out:]
+    split = Split(
+        train=labelled.filter(pc.is_in(keys, pa.array(first))),
+        validation=labelled.filter(pc.is_in(keys, pa.array(last))),
+        train_windows=first,
+        validation_windows=last,
+    )
+    for side, table, names in (
+        ("training", split.train, first),
+        ("validation", split.validation, last),
+    ):
+        positives = pc.sum(table[label]).as_py()
+        if not 0 < positives < table.num_rows:
+            raise TrainingError(
+                f"The {side} windows {list(names)} have {table.num_rows:,} labels, "
+                f"{positives:,} of them positive; both classes are needed.",
+                remedy="Train on more windows.",
+            )
+    return split
+
+
+def _rows(
+    table: pa.Table,
+    schema: FeatureSchema,
+    encoding: Encoding,
+    encoder: "NumericalEncoding",
+    label: str,
+) -> "Rows":
+    """Encoded rows as tensors; the encoding has nothing to learn, so once is enough."""
+    import torch
+
+    labels: NDArray[np.float32] = table[label].to_numpy().astype(np.float32)
+    codes = categorical_codes(table, schema, encoding.vocabularies)
+    return (
+        encoder.encode(numerical_matrix(table, schema)),
+        torch.from_numpy(codes),
+        torch.from_numpy(labels),
+    )
+
+
+def _fingerprint(
+    training: Training, schema: FeatureSchema, train_rows: "Rows", validation_rows: "Rows"
+) -> str:
+    """Digest of everything that the weights depend on."""
+    import torch
+
+    content = hashlib.sha256()
+    for array in (*train_rows, *validation_rows):
+        content.update(memoryview(array.numpy()).cast("B"))
+    return digest_of(
+        [training.fingerprint, schema.fingerprint, content.hexdigest(), torch.__version__]
+    )
