@@ -12,7 +12,7 @@ from dagster_postgres.storage import DagsterPostgresStorage
 from aios_platform.database import database
 
 
-class PlatformDagsterStorage(DagsterPostgresStorage):
+class PlatformDagsterStorage(DagsterPostgresStorage):  # type: ignore[misc]
     """dagster-postgres on the database `dagster` of the platform's server."""
 
     @classmethod
@@ -22,7 +22,9 @@ class PlatformDagsterStorage(DagsterPostgresStorage):
 
     @classmethod
     def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Any,  # noqa: ARG003
+        cls,
+        inst_data: ConfigurableClassData | None,
+        config_value: Any,  # noqa: ARG003
     ) -> "PlatformDagsterStorage":
         """Open the storage; one process at a time makes its tables."""
         opened = database()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aios_platform.registry.store import ModelRegistry
 
 
-class Artifacts(dg.ConfigurableResource):
+class Artifacts(dg.ConfigurableResource[None]):
     """The artifact root."""
 
     def open(self) -> ArtifactStore:
@@ -23,7 +23,7 @@ class Artifacts(dg.ConfigurableResource):
         return ArtifactStore(settings().artifact_root)
 
 
-class Ledger(dg.ConfigurableResource):
+class Ledger(dg.ConfigurableResource[None]):
     """Our own schema in Postgres."""
 
     def open(self) -> Database:
@@ -35,7 +35,7 @@ class Ledger(dg.ConfigurableResource):
         return database()
 
 
-class Features(dg.ConfigurableResource):
+class Features(dg.ConfigurableResource[None]):
     """The Feast feature store of `feature_repo/`."""
 
     def open(self) -> "FeatureStore":
@@ -60,7 +60,7 @@ def _feature_store() -> "FeatureStore":
     return store
 
 
-class Registry(dg.ConfigurableResource):
+class Registry(dg.ConfigurableResource[None]):
     """The MLflow model registry."""
 
     def open(self) -> "ModelRegistry":

@@ -59,7 +59,8 @@ def home(tmp_path_factory) -> Path:
 
 
 def test_three_processes_that_start_it_at_once_all_get_it(home):
-    assert all([succeeded(p) for p in [python(home) for _ in range(3)]])
+    started = [python(home) for _ in range(3)]
+    assert [succeeded(process) for process in started] == [True] * 3
 
 
 def test_it_starts_again_and_stops_with_its_last_user(home):

@@ -1,4 +1,5 @@
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -22,7 +23,7 @@ def test_windows_tile_time_without_gap_or_overlap(schedule):
     step = {Every.HOUR: 3, Every.DAY: 40, Every.WEEK: 200, Every.MONTH: 500}[schedule.every]
     windows = schedule.windows(start + timedelta(days=step))
     assert len(windows) >= 2
-    for earlier, later in zip(windows, windows[1:], strict=False):
+    for earlier, later in pairwise(windows):
         assert earlier.end == later.start
         assert earlier.key < later.key
         if schedule.every is not Every.HOUR:
