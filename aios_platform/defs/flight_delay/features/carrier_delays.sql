@@ -1,12 +1,10 @@
--- x
+-- Late arrivals among a carrier's flights that have landed.
 WITH landings AS (
     SELECT
         carrier,
         landed_at AS event_timestamp,
         count(*) AS flights,
-        count(*) FILTER (WHERE is_late) AS late,
-        sum(greatest(least(arrival_delay, 180), -60)) AS delay,
-        sum(arrival_delay - departure_delay) AS en_route
+        count(*) FILTER (WHERE is_late) AS late
     FROM flights
     WHERE landed_at IS NOT NULL
     GROUP BY ALL
@@ -16,17 +14,10 @@ SELECT
     event_timestamp,
     event_timestamp AS created_timestamp,
     (sum(late) OVER days_1 / sum(flights) OVER days_1)::FLOAT AS carrier_late_rate_1d,
-    (sum(delay) OVER days_1 / sum(flights) OVER days_1)::FLOAT AS carrier_delay_1d,
     (sum(late) OVER days_7 / sum(flights) OVER days_7)::FLOAT AS carrier_late_rate_7d,
-    (sum(delay) OVER days_7 / sum(flights) OVER days_7)::FLOAT AS carrier_delay_7d,
-    (sum(late) OVER days_28 / sum(flights) OVER days_28)::FLOAT AS carrier_late_rate_28d,
-    (sum(delay) OVER days_28 / sum(flights) OVER days_28)::FLOAT AS carrier_delay_28d
+    (sum(late) OVER days_28 / sum(flights) OVER days_28)::FLOAT AS carrier_late_rate_28d
 FROM landings
 WINDOW
-    hours_6 AS (
-        PARTITION BY carrier ORDER BY event_timestamp
-        RANGE BETWEEN INTERVAL 6 HOURS PRECEDING AND CURRENT ROW
-    ),
     days_1 AS (
         PARTITION BY carrier ORDER BY event_timestamp
         RANGE BETWEEN INTERVAL 1 DAY PRECEDING AND CURRENT ROW

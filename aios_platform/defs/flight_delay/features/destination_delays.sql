@@ -1,10 +1,9 @@
--- x
+-- Delays of flights that have landed at a destination, and how they fared on the way there.
 WITH landings AS (
     SELECT
         destination,
         landed_at AS event_timestamp,
         count(*) AS flights,
-        count(*) FILTER (WHERE is_late) AS late,
         sum(greatest(least(arrival_delay, 180), -60)) AS delay,
         sum(arrival_delay - departure_delay) AS en_route
     FROM flights
@@ -15,11 +14,7 @@ SELECT
     destination,
     event_timestamp,
     event_timestamp AS created_timestamp,
-    (sum(late) OVER hours_6 / sum(flights) OVER hours_6)::FLOAT AS destination_late_rate_6h,
-    (sum(delay) OVER hours_6 / sum(flights) OVER hours_6)::FLOAT AS destination_delay_6h,
-    (sum(late) OVER days_1 / sum(flights) OVER days_1)::FLOAT AS destination_late_rate_1d,
     (sum(delay) OVER days_1 / sum(flights) OVER days_1)::FLOAT AS destination_delay_1d,
-    (sum(late) OVER days_28 / sum(flights) OVER days_28)::FLOAT AS destination_late_rate_28d,
     (sum(delay) OVER days_28 / sum(flights) OVER days_28)::FLOAT AS destination_delay_28d,
     (sum(en_route) OVER hours_6 / sum(flights) OVER hours_6)::FLOAT AS destination_en_route_6h
 FROM landings
@@ -31,10 +26,6 @@ WINDOW
     days_1 AS (
         PARTITION BY destination ORDER BY event_timestamp
         RANGE BETWEEN INTERVAL 1 DAY PRECEDING AND CURRENT ROW
-    ),
-    days_7 AS (
-        PARTITION BY destination ORDER BY event_timestamp
-        RANGE BETWEEN INTERVAL 7 DAYS PRECEDING AND CURRENT ROW
     ),
     days_28 AS (
         PARTITION BY destination ORDER BY event_timestamp

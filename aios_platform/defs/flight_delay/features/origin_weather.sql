@@ -13,7 +13,6 @@ SELECT
     pressure::FLOAT AS pressure,
     visibility::FLOAT AS visibility,
     (sum(round(precipitation * 1000)::BIGINT) OVER hours_6 / 1000)::FLOAT AS precipitation_6h,
-    (min(visibility) OVER hours_3)::FLOAT AS visibility_min_3h,
     (pressure - first_value(pressure) OVER hours_3)::FLOAT AS pressure_change_3h
 FROM weather
 WINDOW
