@@ -72,9 +72,21 @@ def environment(database: Database) -> dict[str, str]:
 
 
 def workstation(
-    database: Database, *, port: int, mlflow_port: int, reports_port: int
+    database: Database,
+    *,
+    port: int,
+    mlflow_port: int,
+    reports_port: int,
+    workspace: Path = PROJECT_ROOT / "workspace.yaml",
 ) -> list[Service]:
     """The services of `aios ui`.
+
+    Args:
+        database: The platform's database.
+        port: Port of the Dagster web server.
+        mlflow_port: Port of MLflow's pages.
+        reports_port: Port of the drift reports.
+        workspace: Which code location to load.
 
     Raises:
         SettingsError: A port is taken.
@@ -82,13 +94,12 @@ def workstation(
     for wanted in (port, mlflow_port, reports_port):
         _require_free(wanted)
     python = sys.executable
-    workspace = str(PROJECT_ROOT / "workspace.yaml")
     return [
         Service(
             "web server",
             (
                 python, "-m", "dagster_webserver",
-                "-w", workspace, "-h", "127.0.0.1", "-p", str(port),
+                "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port),
             ),
             url=f"http://127.0.0.1:{port}",
             health=f"http://127.0.0.1:{port}/server_info",

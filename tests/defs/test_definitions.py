@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster.components.core.component_tree import ComponentTreeException
 from dagster.components.testing import create_defs_folder_sandbox
 
 from aios_platform.components import ModelLifecycle
@@ -160,7 +161,7 @@ def test_a_wrong_file_is_refused_by_dagster_with_its_path(pattern, replacement, 
         )
         (Path(path) / "features").mkdir()
         (Path(path) / "features" / "x.sql").write_text("SELECT 1")
-        with pytest.raises(Exception, match="") as caught, sandbox.build_all_defs():
+        with pytest.raises(ComponentTreeException) as caught, sandbox.build_all_defs():
             pass
     told = "".join(_chain(caught.value))
     assert re.search(f"(?s){message}", told), told

@@ -40,13 +40,15 @@ def inference_assets(names: Names) -> list[dg.AssetsDefinition]:
 
         from aios_platform.features.training_set import scoring_frame
         from aios_platform.inference.batch import score_window
-        from aios_platform.inference.session import ModelSession
+        from aios_platform.inference.session import Session
 
         store = artifacts.open()
         rows = 0
         with stage(names.model, "predictions", span(context)) as made:
             trained_on = recall(store, names.model, champion.training_set_digest)
-            session = ModelSession(store.get(champion.model_digest, ".onnx"))
+            session = Session(
+                store.get(champion.model_digest, ".onnx"), digest=champion.model_digest
+            )
             for window in windows_of(context, declaration):
                 frames = scoring_frame(declaration, window, store, features.open())
                 version = score_window(

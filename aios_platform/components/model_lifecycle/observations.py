@@ -178,14 +178,17 @@ class Reference:
         """Bins of the champion's own probabilities on the sample."""
         import pyarrow as pa
 
-        from aios_platform.inference.session import ModelSession
+        from aios_platform.inference.session import Session
         from aios_platform.monitoring.drift import prediction_bins
         from aios_platform.monitoring.psi import ReferenceBins
 
         name = f"{self._folder}/predictions-{self._champion.model_digest}.json"
         content = self._store.read_named(name)
         if content is None:
-            session = ModelSession(self._store.get(self._champion.model_digest, ".onnx"))
+            session = Session(
+                self._store.get(self._champion.model_digest, ".onnx"),
+                digest=self._champion.model_digest,
+            )
             scores = session.predict(self.sample)
             bins = prediction_bins(pa.chunked_array([pa.array(scores)]))
             self._store.write_named(name, _json(bins))

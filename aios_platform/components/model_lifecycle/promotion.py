@@ -153,11 +153,11 @@ def _contender(
     names: Names, store: Any, frame: "pa.Table", version: Candidate | Champion
 ) -> "Contender":
     """Score one version on the exam; what goes wrong is a finding for the gate, not a crash."""
-    from aios_platform.inference.session import ModelSession
+    from aios_platform.inference.session import Session
     from aios_platform.promotion.exam import Contender
 
     try:
-        session = ModelSession(store.get(version.model_digest, ".onnx"))
+        session = Session(store.get(version.model_digest, ".onnx"), digest=version.model_digest)
         return Contender(
             version=version.version,
             row_ids=frame[names.declaration.source.row_id].to_numpy(),

@@ -39,7 +39,9 @@ def test_a_model_that_has_everything_needs_nothing():
 
 
 def test_missing_windows_come_first_in_one_contiguous_range():
-    run = next_run(DECLARATION, state(featured=frozenset(MONTHS) - {"2013-03", "2013-04", "2013-09"}))
+    run = next_run(
+        DECLARATION, state(featured=frozenset(MONTHS) - {"2013-03", "2013-04", "2013-09"})
+    )
     assert (run.job, run.first, run.last) == (Job.SCORE, "2013-03", "2013-04")
 
 
@@ -113,7 +115,8 @@ def test_carrying_out_the_plan_always_comes_to_an_end(count, featured, scored, c
 
 def carried_out(now: LifecycleState, run) -> LifecycleState:
     if run.job is Job.RETRAIN:
-        training, exam = split_windows(DECLARATION, [k for k in now.matured if k in now.featured])
+        usable = [key for key in now.matured if key in now.featured]
+        training, _ = split_windows(DECLARATION, usable)
         return now.model_copy(
             update={
                 "champion_version": "1",
