@@ -143,7 +143,6 @@ def _flights(raw: "pl.DataFrame", airports: "pl.DataFrame") -> "pl.DataFrame":
         scheduled_minutes=(pl.col("due_at") - pl.col("scheduled_at")) / minute,
         minute_of_day=(pl.col("hour") * 60 + pl.col("minute")).cast(pl.Float64),
         day_of_week=pl.col("local").dt.weekday().cast(pl.Float64),
-        day_of_year=pl.col("local").dt.ordinal_day().cast(pl.Float64),
         departed_at="departed_at",
         departure_delay="dep_delay",
         landed_at=pl.when(arrived).then("clocked_at"),
