@@ -12,6 +12,7 @@ writes may be repeated and come in any order; and reads a value older than its v
 with the status OUTSIDE_MAX_AGE. "Now" is `reading_time`.
 """
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -24,7 +25,6 @@ from feast.infra.online_stores.helpers import (  # noqa: TID253
     compute_table_id,
     extract_text_and_num,
 )
-from feast.infra.online_stores.online_store import OnlineStore  # noqa: TID253
 from feast.infra.online_stores.postgres_online_store.postgres import (  # noqa: TID253
     PostgreSQLOnlineStore,
     PostgreSQLOnlineStoreConfig,
@@ -50,6 +50,10 @@ from aios_platform.features.reading_time import reading_time
 Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 COLUMNS = ("entity_key", "feature_name", "value", "value_text", "event_ts", "created_ts")
 WAIT_SECONDS = 30.0
+MARKERS = (
+    "CREATE TABLE IF NOT EXISTS aios_materialized (project TEXT, view TEXT, window_key TEXT, "
+    "digest TEXT NOT NULL, PRIMARY KEY (project, view, window_key))"
+)
 
 
 class NewestWinsOnlineStoreConfig(PostgreSQLOnlineStoreConfig):  # type: ignore[misc]
@@ -72,6 +76,13 @@ class NewestWinsOnlineStoreConfig(PostgreSQLOnlineStoreConfig):  # type: ignore[
 
 class NewestWinsOnlineStore(PostgreSQLOnlineStore):  # type: ignore[misc]
     """Feast's Postgres online store with ordered writes and ages enforced."""
+
+    _conn_pool: ConnectionPool[Any] | None = None
+    _conn_pool_async: AsyncConnectionPool[Any] | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: Counter[str] = Counter()
 
     def online_write_batch(
         self,
@@ -113,12 +124,9 @@ class NewestWinsOnlineStore(PostgreSQLOnlineStore):  # type: ignore[misc]
                     "AND stored IS DISTINCT FROM excluded"
                 ).format(table=sql.Identifier(name), columns=columns)
             )
+        self.written[table.name] += len(data)
         if progress:
             progress(len(data))
-
-    def get_online_features(self, *args: Any, **kwargs: Any) -> Any:
-        """Read features; see Feast. A value past its TTL is null, OUTSIDE_MAX_AGE."""
-        return super().get_online_features(*args, **kwargs)
 
     def _read_features_per_fv(
         self,
@@ -215,6 +223,71 @@ class NewestWinsOnlineStore(PostgreSQLOnlineStore):  # type: ignore[misc]
         except (PoolTimeout, OperationalError) as error:
             raise _unavailable(config, error) from error
 
+    def materialized(self, config: RepoConfig, view: str) -> dict[str, str]:
+        """Windows whose rows are in the store: window key → digest of the rows."""
+        with self._get_conn(config) as connection, connection.cursor() as cursor:
+            cursor.execute(MARKERS)
+            cursor.execute(
+                "SELECT window_key, digest FROM aios_materialized WHERE project = %s AND view = %s",
+                (config.project, view),
+            )
+            return dict(cursor.fetchall())
+
+    def mark_materialized(self, config: RepoConfig, view: str, windows: dict[str, str]) -> None:
+        """Note that these windows' rows are in the store now."""
+        with self._get_conn(config) as connection, connection.cursor() as cursor:
+            cursor.execute(MARKERS)
+            cursor.executemany(
+                "INSERT INTO aios_materialized VALUES (%s, %s, %s, %s) "
+                "ON CONFLICT (project, view, window_key) DO UPDATE SET digest = excluded.digest",
+                [(config.project, view, key, digest) for key, digest in sorted(windows.items())],
+            )
+
+    def retract(
+        self, config: RepoConfig, table: FeatureView, start: datetime, end: datetime
+    ) -> None:
+        """Take out values whose event lies in `[start, end)`."""
+        name = compute_table_id(
+            config.project, table, config.registry.enable_online_feature_view_versioning
+        )
+        with self._get_conn(config) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                sql.SQL("DELETE FROM {} WHERE event_ts >= %s AND event_ts < %s").format(
+                    sql.Identifier(name)
+                ),
+                (start, end),
+            )
+
+    def teardown(
+        self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Any]
+    ) -> None:
+        """Drop the views' tables, and forget what was materialized into them."""
+        super().teardown(config, tables, entities)
+        self._forget(config, [table.name for table in tables])
+
+    def update(
+        self,
+        config: RepoConfig,
+        tables_to_delete: Sequence[FeatureView],
+        tables_to_keep: Sequence[FeatureView],
+        entities_to_delete: Sequence[Any],
+        entities_to_keep: Sequence[Any],
+        partial: bool,
+    ) -> None:
+        """Create and drop tables as the views come and go."""
+        super().update(
+            config, tables_to_delete, tables_to_keep, entities_to_delete, entities_to_keep, partial
+        )
+        self._forget(config, [table.name for table in tables_to_delete])
+
+    def _forget(self, config: RepoConfig, views: list[str]) -> None:
+        with self._get_conn(config) as connection, connection.cursor() as cursor:
+            cursor.execute(MARKERS)
+            cursor.execute(
+                "DELETE FROM aios_materialized WHERE project = %s AND view = ANY(%s)",
+                (config.project, views),
+            )
+
     def disconnect(self) -> None:
         """Give up the pooled connections; the next call opens new ones."""
         if self._conn_pool is not None:
@@ -284,6 +357,3 @@ def _unavailable(config: RepoConfig, error: Exception) -> DatabaseUnavailable:
         f"The online store on {store.host}:{store.port} does not answer: {reason}",
         remedy="Start the server, then run the same command again.",
     )
-
-
-assert issubclass(NewestWinsOnlineStore, OnlineStore)

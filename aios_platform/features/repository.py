@@ -7,8 +7,6 @@ folder of the process.
 import contextlib
 import hashlib
 import importlib
-import io
-import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aios_platform.errors import FeatureError
+from aios_platform.features.store import quiet
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -47,7 +46,7 @@ def apply_repository(store: "FeatureStore", repo: Path) -> bool:
         if known.tags.get(DIGEST_TAG) == digest:
             return False
     try:
-        with _quiet():
+        with quiet():
             objects = load_repository(repo)
             store.apply(objects, objects_to_delete=_gone(store, objects), partial=False)
             store.apply(Project(name=store.project, tags={DIGEST_TAG: digest}))
@@ -139,16 +138,3 @@ def _gone(store: "FeatureStore", objects: list[Any]) -> list[Any]:
     ]
     gone = [thing for thing in registered if thing.name not in names]
     return gone + [s for s in store.list_data_sources() if s.name not in names | sources]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Feast's progress prints and its advice out of our logs."""
-    logger = logging.getLogger("feast")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)

@@ -30,6 +30,20 @@ _pins: ContextVar[Mapping[str, tuple[DatasetVersion, ...]] | None] = ContextVar(
     "aios_feature_pins", default=None
 )
 
+_replacements: ContextVar[Mapping[str, Sequence[str]] | None] = ContextVar(
+    "aios_feature_replacements", default=None
+)
+
+
+@contextmanager
+def replaced(files: Mapping[str, Sequence[str]]) -> Iterator[None]:
+    """Let `aios://` sources of these datasets mean these local Parquet files, for a replay."""
+    token = _replacements.set({**(_replacements.get() or {}), **files})
+    try:
+        yield
+    finally:
+        _replacements.reset(token)
+
 
 @contextmanager
 def pinned(versions: Iterable[DatasetVersion]) -> Iterator[None]:
@@ -155,20 +169,23 @@ class FeatureFiles:
 
 def dataset_files(store: ArtifactStore, dataset: str) -> FeatureFiles:
     """The files of an `aios://` source."""
+    stand_ins = (_replacements.get() or {}).get(dataset)
+    if stand_ins is not None:
+        return parquet_files(stand_ins)
     versions = [v for v in current_versions(store, dataset) if v.rows]
     versions = versions or list(current_versions(store, dataset))[:1]
     return FeatureFiles(SCHEME + dataset, store.scan(versions))
 
 
-def parquet_files(path: str, filesystem: Any = None) -> FeatureFiles:
-    """The files of a plain path: a Parquet file, a folder or a glob.
+def parquet_files(path: str | Sequence[str], filesystem: Any = None) -> FeatureFiles:
+    """The files of a plain path: a Parquet file, a folder or a glob; or a list of files.
 
     Raises:
         ArtifactMissing: There is nothing at the path.
         ArtifactCorrupt: A file is not Parquet.
     """
     found: Any = path
-    if filesystem is None:
+    if filesystem is None and isinstance(path, str):
         found = _local_files(path)
         if not found:
             raise ArtifactMissing(
@@ -185,7 +202,7 @@ def parquet_files(path: str, filesystem: Any = None) -> FeatureFiles:
         raise ArtifactCorrupt(
             f"{path} is not readable Parquet: {error}.", remedy="Write the source again."
         ) from error
-    return FeatureFiles(path, dataset)
+    return FeatureFiles(str(path), dataset)
 
 
 def row_width(schema: pa.Schema, columns: Iterable[str]) -> int:

@@ -1,14 +1,18 @@
 """The Feast feature store of the platform: how it is opened."""
 
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aios_platform.contracts.record import nearest
 from aios_platform.errors import FeatureError
 from aios_platform.settings import export
 
 if TYPE_CHECKING:
-    from feast import FeatureService, FeatureStore
+    from feast import FeatureStore
 
 URL_VARIABLE = "AIOS_FEAST_URL"
 
@@ -45,19 +49,15 @@ def open_feature_store(repo: Path, database_url: str) -> "FeatureStore":
         ) from error
 
 
-def feature_service(store: "FeatureStore", name: str) -> "FeatureService":
-    """The feature service of this name.
-
-    Raises:
-        FeatureError: There is none; the nearest name is in the message.
-    """
-    from feast.errors import FeatureServiceNotFoundException
-
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Feast's progress prints and its advice out of our output."""
+    logger = logging.getLogger("feast")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        return store.get_feature_service(name)
-    except FeatureServiceNotFoundException:
-        names = [service.name for service in store.list_feature_services()]
-        raise FeatureError(
-            f"There is no feature service '{name}' in the registry. {nearest(name, names)}",
-            remedy="Declare it in feature_repo, or correct features.service in the declaration.",
-        ) from None
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=RuntimeWarning, module="feast")
+            yield
+    finally:
+        logger.setLevel(level)
