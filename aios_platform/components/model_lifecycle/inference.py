@@ -5,7 +5,6 @@ from typing import Any
 
 import dagster as dg
 
-from aios_platform.components.model_lifecycle.handoff import recall
 from aios_platform.components.model_lifecycle.jobs import partitions_of
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.spans import span, windows_of
@@ -45,23 +44,22 @@ def inference_assets(names: Names) -> list[dg.AssetsDefinition]:
         store = artifacts.open()
         rows = 0
         with stage(names.model, "predictions", span(context)) as made:
-            trained_on = recall(store, names.model, champion.training_set_digest)
             session = Session(
                 store.get(champion.model_digest, ".onnx"), digest=champion.model_digest
             )
             for window in windows_of(context, declaration):
                 frames = scoring_frame(declaration, window, store, features.open())
+                [frame] = frames.versions
                 version = score_window(
                     session,
+                    store.scan([frame]),
                     store,
-                    frames.versions[0],
-                    dataset=names.predictions,
                     model=names.model,
-                    model_version=champion.version,
-                    model_digest=champion.model_digest,
-                    service_digest=trained_on.service_digest,
+                    version=champion.version,
+                    window=window.key,
                     row_id=declaration.source.row_id,
                     prediction_time=declaration.source.prediction_time,
+                    inputs={"features": frames.service_digest, frame.dataset: frame.digest},
                 )
                 context.add_asset_metadata(
                     {

@@ -3,6 +3,9 @@
 from datetime import datetime
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import (
+    UnresolvedAssetJobDefinition,
+)
 
 from aios_platform.components.model_lifecycle.names import (
     AS_OF_TAG,
@@ -69,7 +72,7 @@ def run_tags(names: Names, run: NextRun, as_of: datetime | None = None) -> dict[
     return tags
 
 
-def jobs_of(names: Names) -> list[dg.UnresolvedAssetJobDefinition]:
+def jobs_of(names: Names) -> list[UnresolvedAssetJobDefinition]:
     """`<model>__score` and `<model>__retrain`.
 
     Two jobs, because whatever lies downstream of a skipped asset is skipped in the same run: a

@@ -33,7 +33,9 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
         kinds={"python"},
         description="Predictions against the truth, for windows whose labels are complete.",
     )
-    def performance(context: dg.AssetExecutionContext, artifacts: Artifacts) -> Any:
+    def performance(
+        context: dg.AssetExecutionContext, artifacts: Artifacts
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         store, found = artifacts.open(), []
         with stage(names.model, "performance", span(context)) as made:
             for window in windows_of(context, declaration):
@@ -116,7 +118,7 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
     )
     def retrain_decision(
         context: dg.AssetExecutionContext, artifacts: Artifacts, ledger: Ledger
-    ) -> Any:
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         store, texts = artifacts.open(), []
         with stage(names.model, "retrain_decision", span(context)) as made:
             for window in windows_of(context, declaration):

@@ -36,7 +36,7 @@ def promotion_assets(names: Names) -> list[dg.AssetsDefinition]:
     )
     def verdict(
         context: dg.AssetExecutionContext, artifacts: Artifacts, ledger: Ledger, registry: Registry
-    ) -> Any:
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from aios_platform.ledger.champions import champion_of
         from aios_platform.ledger.entries import append
         from aios_platform.promotion.exam import Exam, labelled

@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import (
+    UnresolvedAssetJobDefinition,
+)
 
 from aios_platform.components.model_lifecycle.jobs import CRON, run_tags
 from aios_platform.components.model_lifecycle.names import CAUSE_KEY_TAG, MODEL_TAG, Names
@@ -68,9 +71,7 @@ def _request(
     return dg.RunRequest(run_key=f"{key}#{failed + 1}", tags=run_tags(names, run))
 
 
-def sensors_of(
-    names: Names, jobs: list[dg.UnresolvedAssetJobDefinition]
-) -> list[dg.SensorDefinition]:
+def sensors_of(names: Names, jobs: list[UnresolvedAssetJobDefinition]) -> list[dg.SensorDefinition]:
     """`<model>__new_window` asks for scoring runs, `<model>__retrain_wanted` for trainings."""
     score_job, retrain_job = jobs
 
@@ -108,7 +109,7 @@ def sensors_of(
 
 
 def schedules_of(
-    names: Names, jobs: list[dg.UnresolvedAssetJobDefinition]
+    names: Names, jobs: list[UnresolvedAssetJobDefinition]
 ) -> list[dg.ScheduleDefinition]:
     """`<model>__window_closed`: asks at the end of each window, should its sensor be off."""
     windows = names.declaration.windows

@@ -45,7 +45,7 @@ def training_assets(names: Names) -> list[dg.AssetsDefinition]:
     )
     def training_set(
         context: dg.AssetExecutionContext, artifacts: Artifacts, features: Features
-    ) -> Any:
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from aios_platform.features.leakage import audit
         from aios_platform.features.training_set import assemble
 
@@ -105,7 +105,7 @@ def training_assets(names: Names) -> list[dg.AssetsDefinition]:
     )
     def candidate(
         context: dg.AssetExecutionContext, artifacts: Artifacts, registry: Registry
-    ) -> Any:
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from aios_platform.training.trainer import train
 
         store = artifacts.open()

@@ -1,4 +1,4 @@
-"""The real daemon and the real web server, on the embedded Postgres, with nobody at the keyboard."""
+"""The real daemon and web server, on the embedded Postgres, with nobody at the keyboard."""
 
 import json
 import os
@@ -133,7 +133,7 @@ def test_sensors_tick_without_an_error(bootstrapped):
 
 
 def test_the_pages_answer(bootstrapped):
-    station, names, store = bootstrapped
+    station, names, _ = bootstrapped
     for port in station.ports:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
             assert page.status == 200
@@ -146,7 +146,7 @@ def test_the_pages_answer(bootstrapped):
 def test_nothing_listens_beyond_loopback(bootstrapped):
     import psutil
 
-    station, _, _ = bootstrapped
+    assert bootstrapped
     family = psutil.Process(os.getpid()).children(recursive=True)
     addresses = {
         connection.laddr.ip
@@ -177,6 +177,7 @@ def test_ctrl_c_stops_everything_and_frees_the_ports(tmp_path):
         assert process.wait(60) == 0
     finally:
         process.kill()
+        process.communicate()
     for port in ports:
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", int(port))) != 0
