@@ -70,10 +70,14 @@ class DriftReport(Record):
         return tuple(f.name for f in sorted(found, key=lambda f: -(f.psi or 0.0)))
 
     @property
+    def columns(self) -> tuple[ColumnDrift, ...]:
+        """The features, and the predictions where they were compared."""
+        return (*self.features, *([self.prediction] if self.prediction else []))
+
+    @property
     def figures(self) -> dict[str, float]:
         """PSI by column, the judged ones only, the predictions among them."""
-        columns = (*self.features, *([self.prediction] if self.prediction else []))
-        return {column.name: column.psi for column in columns if column.psi is not None}
+        return {column.name: column.psi for column in self.columns if column.psi is not None}
 
 
 def prediction_bins(probabilities: pa.ChunkedArray) -> ReferenceBins:

@@ -8,6 +8,8 @@ import pytest
 
 from aios_platform.contracts.datasets import FeatureField, FieldKind
 from aios_platform.contracts.declaration import Monitoring
+from aios_platform.monitoring.drift import detect
+from aios_platform.monitoring.psi import reference_bins
 from aios_platform.monitoring.report import drift_page, sample
 
 HOSTILE_NAME = "<img src=x onerror=alert('name')>"
@@ -45,8 +47,19 @@ FIELDS = [
 
 @pytest.fixture(scope="module")
 def page():
+    report = detect(
+        model="flight_delay",
+        window="2013-10",
+        frame=table(1, 2),
+        reference=reference_bins(table(0, 0), FIELDS),
+        monitoring=MONITORING,
+    )
     return drift_page(
-        frame=table(1, 2), reference=table(0, 0), fields=FIELDS, monitoring=MONITORING
+        frame=table(1, 2),
+        reference=table(0, 0),
+        fields=FIELDS,
+        monitoring=MONITORING,
+        report=report,
     )
 
 
@@ -89,6 +102,16 @@ def test_names_and_values_cannot_act(page):
     found.feed(text)
     assert found.scripts == expected.scripts
     assert found.handlers == []
+
+
+def test_page_begins_with_the_figures_that_decide(page):
+    text = page.html.decode()
+    head = text[text.index("<body>") : text.index('id="root_')]
+    assert "Drift of flight_delay, window 2013-10: stable" in head
+    assert "features drifted" in head
+    assert "All 2,000 rows against 2,000" in head
+    for field in FIELDS:
+        assert field.name in head or field.name == HOSTILE_NAME
 
 
 def test_only_so_many_columns_are_shown():
