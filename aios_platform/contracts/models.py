@@ -38,7 +38,7 @@ class TrainedModel(Record):
     train_windows: tuple[str, ...]
     validation_windows: tuple[str, ...]
     rows: int = Field(ge=1, description="Labelled rows, those of validation included.")
-    parity: float = Field(ge=0, description="Largest |ONNX − torch| over real rows.")
+    parity: float = Field(ge=0, description="Largest |ONNX - torch| over real rows.")
     seconds: float = Field(ge=0)
     resumed: bool = Field(description="Whether a killed training was taken up again.")
 

@@ -1,0 +1,186 @@
+"""Batch scoring of one window: streamed, pinned to a model version, done once."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pad
+
+from aios_platform.artifacts import ROW_GROUP_ROWS, ArtifactStore
+from aios_platform.contracts.datasets import DatasetVersion
+from aios_platform.contracts.record import digest_of
+from aios_platform.errors import ScoringError
+from aios_platform.inference.session import Session
+
+BATCH_ROWS = 8192
+
+Frame = pa.Table | pad.Dataset | Iterable[pa.RecordBatch | pa.Table]
+
+
+def score_window(
+    session: Session,
+    frame: Frame,
+    store: ArtifactStore,
+    *,
+    model: str,
+    version: str,
+    window: str,
+    row_id: str,
+    prediction_time: str,
+    inputs: Mapping[str, str],
+    scored_at: datetime | None = None,
+) -> DatasetVersion:
+    """Score the rows of a window and make the predictions current under `<model>/predictions`.
+
+    The same model version over the same inputs is not scored again; another one gives a new
+    version of the dataset beside the old.
+
+    Args:
+        session: The model.
+        frame: The window's feature frame: a table, a dataset, or batches to stream.
+        store: Where the predictions go.
+        model: Name of the declared model.
+        version: Registered version that the session holds.
+        window: Key of the window.
+        row_id: Column that names a row; no null, no duplicate.
+        prediction_time: Column of the time the prediction is for.
+        inputs: Digests of what the frame was made from.
+        scored_at: When this happens, aware; unset, now. It does not count for idempotence.
+
+    Returns:
+        The version that holds the predictions: one row per row of the frame, in its order, with
+        the columns of `prediction_schema`.
+
+    Raises:
+        ScoringError: The frame does not fit the model, a row has no name or shares it, or a
+            probability is not finite. No version becomes visible then.
+    """
+    made_from = {
+        **inputs,
+        "model": model,
+        "model_version": version,
+        "model_digest": session.digest,
+    }
+    dataset = f"{model}/predictions"
+    fresh = store.fresh(dataset, window, made_from)
+    if fresh is not None:
+        return fresh
+    batches = _batches(frame)
+    first = next(batches, None)
+    if first is None:
+        raise ScoringError(
+            f"The feature frame of '{model}' for window '{window}' has no batches.",
+            remedy="Materialize the features of the window first.",
+        )
+    for column in (row_id, prediction_time):
+        if column not in first.schema.names:
+            raise ScoringError(
+                f"The feature frame of '{model}' for window '{window}' lacks '{column}'.",
+                remedy="Build the frame from the declared source.",
+            )
+    session.check(first.schema)
+    schema = prediction_schema(first.schema.field(row_id))
+    constants = {
+        "model_version": version,
+        "model_digest": session.digest,
+        "features_digest": digest_of(dict(inputs)),
+        "scored_at": scored_at or datetime.now(UTC),
+    }
+    scored = (
+        _score(session, batch, schema, row_id, prediction_time, f"{model}:{version}", constants)
+        for batch in _chain(first, batches)
+    )
+    return store.write(
+        dataset, window, _grouped(scored, schema, row_id), schema=schema, inputs=made_from
+    )
+
+
+def prediction_schema(row_id: pa.Field) -> pa.Schema:
+    """Columns of stored predictions.
+
+    Args:
+        row_id: The field of the frame that names a row; it keeps its name and type.
+    """
+    return pa.schema(
+        [
+            pa.field("prediction_id", pa.string(), nullable=False),
+            pa.field(row_id.name, row_id.type, nullable=False),
+            pa.field("prediction_time", pa.timestamp("us", "UTC")),
+            pa.field("probability", pa.float32(), nullable=False),
+            pa.field("model_version", pa.string(), nullable=False),
+            pa.field("model_digest", pa.string(), nullable=False),
+            pa.field("features_digest", pa.string(), nullable=False),
+            pa.field("scored_at", pa.timestamp("us", "UTC"), nullable=False),
+        ]
+    )
+
+
+def _batches(frame: Frame) -> Iterator[pa.RecordBatch]:
+    if isinstance(frame, pad.Dataset):
+        yield from frame.to_batches(batch_size=BATCH_ROWS, batch_readahead=4)
+        return
+    for part in [frame] if isinstance(frame, pa.Table) else frame:
+        if isinstance(part, pa.Table):
+            yield from part.to_batches(max_chunksize=BATCH_ROWS)
+            continue
+        for start in range(0, max(part.num_rows, 1), BATCH_ROWS):
+            yield part.slice(start, BATCH_ROWS)
+
+
+def _chain(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield first
+    yield from rest
+
+
+def _score(
+    session: Session,
+    batch: pa.RecordBatch,
+    schema: pa.Schema,
+    row_id: str,
+    prediction_time: str,
+    prefix: str,
+    constants: Mapping[str, object],
+) -> pa.RecordBatch:
+    names = batch.column(row_id)
+    if names.null_count:
+        raise ScoringError(
+            f"{names.null_count:,} rows of the frame have no '{row_id}'.",
+            remedy="Quarantine rows without an id before features are built.",
+        )
+    columns = {
+        "prediction_id": pc.binary_join_element_wise(prefix, names.cast(pa.string()), ":"),
+        row_id: names,
+        "prediction_time": batch.column(prediction_time).cast(pa.timestamp("us", "UTC")),
+        "probability": pa.array(session.predict(batch)),
+        **{
+            name: pa.repeat(pa.scalar(value, schema.field(name).type), batch.num_rows)
+            for name, value in constants.items()
+        },
+    }
+    return pa.record_batch([columns[name] for name in schema.names], schema=schema)
+
+
+def _grouped(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, row_id: str
+) -> Iterator[pa.Table]:
+    """Tables of a row group each; refuses duplicate ids before the last one is written."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    names: list[pa.Array] = []
+    for batch in batches:
+        names.append(batch.column(row_id))
+        waiting.append(batch)
+        rows += batch.num_rows
+        if rows >= ROW_GROUP_ROWS:
+            yield pa.Table.from_batches(waiting, schema)
+            waiting, rows = [], 0
+    every = pa.chunked_array(names, schema.field(row_id).type)
+    duplicates = len(every) - pc.count_distinct(every).as_py()
+    if duplicates:
+        raise ScoringError(
+            f"{duplicates:,} of {len(every):,} rows share their '{row_id}' with another row.",
+            remedy="Quarantine duplicate ids before features are built.",
+        )
+    if waiting:
+        yield pa.Table.from_batches(waiting, schema)
