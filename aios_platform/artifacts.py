@@ -18,15 +18,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
 import pyarrow as pa
-import pyarrow.dataset as pad
 import pyarrow.parquet as pq
 
 from aios_platform.contracts.datasets import DatasetVersion
 from aios_platform.errors import ArtifactCorrupt, ArtifactMissing, StoreError
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as pad
 
 ROW_GROUP_ROWS = 65_536
 
@@ -183,13 +185,16 @@ class ArtifactStore:
             return sorted(str(path).rsplit("/", 2)[-2] for path in paths)
         return []
 
-    def scan(self, versions: Iterable[DatasetVersion]) -> pad.Dataset:
+    def scan(self, versions: Iterable[DatasetVersion]) -> "pad.Dataset":
         """An Arrow dataset over versions of one schema, with page checksums verified on reading.
 
         Raises:
             ArtifactMissing: A file is gone.
             ArtifactCorrupt: A file is cut short or is not Parquet.
         """
+        # Imports pandas, which nobody should pay for who only asks what there is.
+        import pyarrow.dataset as pad
+
         uris = []
         for version in versions:
             try:

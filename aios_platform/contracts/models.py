@@ -4,6 +4,7 @@ from datetime import datetime
 
 from pydantic import Field
 
+from aios_platform.contracts.datasets import DatasetVersion, FeatureSchema
 from aios_platform.contracts.record import Record
 
 
@@ -61,10 +62,12 @@ class Provenance(Record):
     version: ModelVersion
     declaration_fingerprint: str
     feature_service_digest: str
-    training_set_uri: str
-    training_windows: tuple[str, ...]
+    training_frames: tuple[DatasetVersion, ...] = Field(
+        description="The stored windows of its rows, each with the digests it was made from."
+    )
+    features: FeatureSchema
+    train_windows: tuple[str, ...]
     validation_windows: tuple[str, ...]
-    inputs: dict[str, str] = Field(description="Digests the training set was made from.")
     git_commit: str
     libraries: dict[str, str]
     parameters: dict[str, str]

@@ -78,6 +78,9 @@ class WindowSchedule(Record):
             raise ValueError(f"end ({self.end}) must come after start ({self.start})")
         if self.every is Every.MONTH and self.start.day != 1:
             raise ValueError(f"start ({self.start}) of monthly windows must be a first of a month")
+        if self.every is Every.HOUR and self.timezone != "UTC":
+            # Where clocks are put back, two hours of a year would have the same key.
+            raise ValueError(f"hourly windows must be in UTC, not in {self.timezone}")
         return self
 
     @cached_property
