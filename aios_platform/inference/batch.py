@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +16,7 @@ from aios_platform.inference.session import Session
 
 BATCH_ROWS = 8192
 
-Frame = pa.Table | pad.Dataset | Iterable[pa.RecordBatch | pa.Table]
+Frame: TypeAlias = pa.Table | pad.Dataset | Iterable[pa.RecordBatch | pa.Table]
 
 
 def score_window(

@@ -108,7 +108,7 @@ def fit_encoding(frame: pa.Table, schema: FeatureSchema) -> Encoding:
         scores=tuple(scores),
         center=np.array([mean for mean, _ in moments], dtype=np.float32),
         scale=np.array([deviation for _, deviation in moments], dtype=np.float32),
-        missing=np.isnan(matrix).any(axis=0),
+        missing=np.asarray(np.isnan(matrix).any(axis=0)),
         vocabularies=tuple(_vocabulary(_strings(frame, name)) for name in schema.categorical),
     )
 

@@ -26,7 +26,7 @@ def embedding_width(cardinality: int) -> int:
 
     The rule of thumb of fastai's tabular learner, with a lower ceiling.
     """
-    return min(LARGEST_EMBEDDING, round(1.6 * cardinality**0.56))
+    return min(LARGEST_EMBEDDING, round(1.6 * float(cardinality**0.56)))
 
 
 class NumericalEncoding(nn.Module):  # type: ignore[misc]

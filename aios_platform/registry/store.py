@@ -1,0 +1,431 @@
+"""The model registry: MLflow runs and versions, bytes by digest, provenance.
+
+MLflow is the catalogue that people look at. The bytes that score come from the content-addressed
+artifact store, by the digest in the version's tags: MLflow's own `load_model` is never called,
+since it runs code that a model's folder can carry.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aios_platform.artifacts import ArtifactStore
+from aios_platform.contracts.datasets import DatasetVersion, FeatureSchema
+from aios_platform.contracts.decisions import Verdict
+from aios_platform.contracts.declaration import ModelDeclaration
+from aios_platform.contracts.models import ModelVersion, Provenance, TrainedModel
+from aios_platform.contracts.record import digest_of
+from aios_platform.errors import DatabaseUnavailable, RegistryError
+from aios_platform.registry.origin import git_commit, library_versions
+from aios_platform.registry.package import write_package
+from aios_platform.settings import export
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel, Run
+
+CHAMPION = "champion"
+CANDIDATE_TAG = "aios.candidate"
+DIGEST_TAG = "aios.model_digest"
+TRAINING_SET_TAG = "aios.training_set_digest"
+TRAINING_SET_FILE = "training_set.json"
+READY = "READY"
+# MLflow keeps at most this much of a dataset's digest; the tags hold it whole.
+DATASET_DIGEST = 36
+
+
+class TrainingSet(Protocol):
+    """What the registry needs to know of a pinned training set."""
+
+    @property
+    def frames(self) -> Sequence[DatasetVersion]:
+        """The stored windows, oldest first."""
+
+    @property
+    def features(self) -> FeatureSchema:
+        """The inputs of the model."""
+
+    @property
+    def service_digest(self) -> str:
+        """Digest of the feature service."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the whole set."""
+
+
+class ModelRegistry:
+    """Registers and finds versions of models.
+
+    Args:
+        tracking_uri: MLflow's backend: a database URL, a server's URL.
+        artifact_location: Folder or URL under which MLflow keeps what runs and models log.
+
+    Raises:
+        DatabaseUnavailable: The backend does not answer.
+    """
+
+    def __init__(self, tracking_uri: str, artifact_location: str) -> None:
+        export(
+            {
+                "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            }
+        )
+        self._artifact_location = artifact_location.rstrip("/")
+        _reach(tracking_uri)
+        with _translated("open the registry"):
+            from mlflow import MlflowClient
+
+            self._client: MlflowClient = MlflowClient(tracking_uri, registry_uri=tracking_uri)
+
+    def register(
+        self,
+        *,
+        declaration: ModelDeclaration,
+        trained: TrainedModel,
+        training_set: TrainingSet,
+        store: ArtifactStore,
+    ) -> ModelVersion:
+        """Register a candidate: a run, a logged ONNX model, a version that is READY.
+
+        The same candidate (declaration, training set, ONNX bytes) always has one version: a call
+        that was killed is finished by the same call made again.
+
+        Raises:
+            RegistryError: MLflow refused.
+            StoreError: A store cannot be reached or written.
+        """
+        model = declaration.name
+        candidate = digest_of([declaration.fingerprint, training_set.digest, trained.digest])
+        store.put(trained.onnx, ".onnx")
+        with _translated(f"register a version of '{model}'"):
+            known = self._version_of(model, candidate)
+            if known is not None:
+                return known
+            run = self._run(model, candidate)
+            self._describe(run, declaration, trained, training_set)
+            logged = self._logged_model(run, candidate, trained, training_set.features)
+            self._registered_model(model, declaration)
+            self._client.create_model_version(
+                model,
+                # Not models:/<id>: MLflow resolves that by the URI of the process, not the client.
+                source=logged.artifact_location,
+                run_id=run.info.run_id,
+                model_id=logged.model_id,
+                tags={
+                    CANDIDATE_TAG: candidate,
+                    DIGEST_TAG: trained.digest,
+                    TRAINING_SET_TAG: training_set.digest,
+                    "aios.trained_through": training_set.frames[-1].key,
+                },
+            )
+            self._client.set_terminated(run.info.run_id)
+            known = self._version_of(model, candidate)
+        if known is None:
+            raise RegistryError(
+                f"The new version of '{model}' did not become READY.",
+                remedy="Run the same command again; look at MLflow's log if it stays so.",
+            )
+        return known
+
+    def version(self, model: str, version: str) -> ModelVersion:
+        """A registered version.
+
+        Raises:
+            RegistryError: There is none of this number, or it is not the platform's.
+        """
+        with _translated(f"find version {version} of '{model}'"):
+            return _model_version(self._client.get_model_version(model, version))
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        """All versions of a model that are READY, oldest first.
+
+        Raises:
+            RegistryError: The registry cannot be read; that is never an empty list.
+        """
+        with _translated(f"list versions of '{model}'"):
+            found = self._client.search_model_versions(f"name='{model}'")
+            ready = [_model_version(v) for v in found if v.status == READY]
+            return sorted(ready, key=lambda v: int(v.version))
+
+    def load(self, model: str, version: str, store: ArtifactStore) -> bytes:
+        """The ONNX bytes of a version, verified by its digest.
+
+        Raises:
+            RegistryError: There is no such version.
+            StoreError: The bytes are gone or are not those that were registered.
+        """
+        return store.get(self.version(model, version).digest, ".onnx")
+
+    def provenance(self, model: str, version: str) -> Provenance:
+        """Everything a version was made from, down to the stored windows of its rows.
+
+        Raises:
+            RegistryError: The version or a part of its record is not there.
+        """
+        found = self.version(model, version)
+        with _translated(f"follow version {version} of '{model}' to its rows"):
+            run = self._client.get_run(found.run_id)
+            with tempfile.TemporaryDirectory() as folder:
+                path = self._client.download_artifacts(found.run_id, TRAINING_SET_FILE, folder)
+                record = json.loads(Path(path).read_text(encoding="utf-8"))
+            tags, params = run.data.tags, run.data.params
+            return Provenance(
+                version=found,
+                declaration_fingerprint=tags["aios.declaration"],
+                feature_service_digest=tags["aios.feature_service"],
+                training_frames=record["frames"],
+                features=record["features"],
+                train_windows=params["train_windows"].split(","),
+                validation_windows=params["validation_windows"].split(","),
+                git_commit=tags["aios.git_commit"],
+                libraries=json.loads(tags["aios.libraries"]),
+                parameters=params,
+                metrics=run.data.metrics,
+            )
+
+    def champion_alias(self, model: str) -> str | None:
+        """The version that the alias `champion` points at; the ledger, not this, is the truth.
+
+        Raises:
+            RegistryError: The registry cannot be read.
+        """
+        with _translated(f"read the alias '{CHAMPION}' of '{model}'"):
+            found = self._client.get_registered_model(model).aliases.get(CHAMPION)
+            return None if found is None else str(found)
+
+    def set_champion_alias(self, model: str, version: str) -> None:
+        """Point the alias `champion` at what the ledger says.
+
+        Raises:
+            RegistryError: MLflow refused.
+        """
+        with _translated(f"set the alias '{CHAMPION}' of '{model}'"):
+            self._client.set_registered_model_alias(model, CHAMPION, version)
+
+    def set_verdict(self, model: str, version: str, verdict: Verdict) -> None:
+        """Show the gate's decision, its reasons and the exam's metrics beside the version.
+
+        Raises:
+            RegistryError: MLflow refused.
+        """
+        tags = {
+            "aios.verdict": str(verdict.decision),
+            "aios.verdict_reasons": "; ".join(verdict.reasons),
+            "aios.exam_digest": verdict.exam_digest,
+        }
+        with _translated(f"note the verdict on version {version} of '{model}'"):
+            from mlflow.entities import Metric
+
+            found = self._client.get_model_version(model, version)
+            for key, value in tags.items():
+                self._client.set_model_version_tag(model, version, key, value)
+            at = int(verdict.decided_at.timestamp() * 1000)
+            metrics = verdict.candidate_metrics.items()
+            self._client.log_batch(
+                found.run_id, metrics=[Metric(f"exam_{k}", v, at, 0) for k, v in metrics]
+            )
+
+    def _version_of(self, model: str, candidate: str) -> ModelVersion | None:
+        found = self._client.search_model_versions(
+            f"name='{model}' and tag.`{CANDIDATE_TAG}`='{candidate}'"
+        )
+        ready = sorted((v for v in found if v.status == READY), key=lambda v: int(v.version))
+        return _model_version(ready[0]) if ready else None
+
+    def _run(self, model: str, candidate: str) -> "Run":
+        experiment = self._client.get_experiment_by_name(model)
+        experiment_id = (
+            experiment.experiment_id
+            if experiment
+            else self._client.create_experiment(
+                model, artifact_location=f"{self._artifact_location}/{model}"
+            )
+        )
+        begun = self._client.search_runs(
+            [experiment_id], f"tags.`{CANDIDATE_TAG}`='{candidate}'", max_results=1
+        )
+        if begun:
+            return begun[0]
+        return self._client.create_run(
+            experiment_id, tags={CANDIDATE_TAG: candidate}, run_name=f"{model}-{candidate[:8]}"
+        )
+
+    def _describe(
+        self,
+        run: "Run",
+        declaration: ModelDeclaration,
+        trained: TrainedModel,
+        training_set: TrainingSet,
+    ) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+        run_id, start = run.info.run_id, run.info.start_time
+        parameters = {
+            **trained.parameters,
+            "calibration_slope": trained.calibration.slope,
+            "calibration_intercept": trained.calibration.intercept,
+            "train_windows": ",".join(trained.train_windows),
+            "validation_windows": ",".join(trained.validation_windows),
+            "rows": trained.rows,
+        }
+        tags = {
+            DIGEST_TAG: trained.digest,
+            TRAINING_SET_TAG: training_set.digest,
+            "aios.declaration": declaration.fingerprint,
+            "aios.feature_service": training_set.service_digest,
+            "aios.git_commit": git_commit(),
+            "aios.libraries": json.dumps(library_versions(), sort_keys=True),
+            "mlflow.user": declaration.owner,
+        }
+        metrics = [Metric(f"validation_{k}", v, start, 0) for k, v in trained.metrics.items()]
+        metrics.append(Metric("onnx_parity", trained.parity, start, 0))
+        metrics.append(Metric("training_seconds", trained.seconds, start, 0))
+        for epoch in trained.epochs:
+            values = {"train_loss": epoch.train_loss} | {
+                f"validation_{k}": v for k, v in epoch.validation.items()
+            }
+            prefix = f"network_{epoch.member}"
+            metrics += [Metric(f"{prefix}/{k}", v, start, epoch.epoch) for k, v in values.items()]
+        self._client.log_batch(
+            run_id,
+            metrics=metrics,
+            params=[Param(key, str(value)) for key, value in parameters.items()],
+            tags=[RunTag(key, value) for key, value in tags.items()],
+        )
+        self._client.log_inputs(
+            run_id,
+            [
+                DatasetInput(
+                    Dataset(
+                        name=f"{frame.dataset}/{frame.key}",
+                        digest=frame.digest[:DATASET_DIGEST],
+                        source_type="local",
+                        source=json.dumps({"uri": frame.uri}),
+                        profile=json.dumps({"num_rows": frame.rows}),
+                    ),
+                    [InputTag("mlflow.data.context", "training")],
+                )
+                for frame in training_set.frames
+            ],
+        )
+        self._client.log_dict(
+            run_id,
+            {
+                "digest": training_set.digest,
+                "frames": [frame.model_dump(mode="json") for frame in training_set.frames],
+                "features": training_set.features.model_dump(mode="json"),
+            },
+            TRAINING_SET_FILE,
+        )
+        self._client.log_dict(run_id, declaration.model_dump(mode="json"), "declaration.json")
+
+    def _logged_model(
+        self, run: "Run", candidate: str, trained: TrainedModel, schema: FeatureSchema
+    ) -> "LoggedModel":
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+        run_id, experiment_id = run.info.run_id, run.info.experiment_id
+        for logged in self._client.search_logged_models(
+            [experiment_id], f"tags.`{CANDIDATE_TAG}` = '{candidate}'"
+        ):
+            if logged.status == LoggedModelStatus.READY:
+                return logged
+        logged = self._client.create_logged_model(
+            experiment_id,
+            name="model",
+            source_run_id=run_id,
+            model_type="onnx",
+            tags={CANDIDATE_TAG: candidate, DIGEST_TAG: trained.digest},
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            package = Path(folder) / "model"
+            write_package(
+                package,
+                trained.onnx,
+                schema,
+                model_id=logged.model_id,
+                run_id=run_id,
+                location=logged.artifact_location,
+            )
+            self._client.log_model_artifacts(logged.model_id, str(package))
+        self._client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        return self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+
+    def _registered_model(self, model: str, declaration: ModelDeclaration) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(
+                model, tags={"aios.owner": declaration.owner}, description=declaration.description
+            )
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+
+def _model_version(found: Any) -> ModelVersion:
+    tags: Mapping[str, str] = found.tags
+    if DIGEST_TAG not in tags or TRAINING_SET_TAG not in tags:
+        raise RegistryError(
+            f"Version {found.version} of '{found.name}' carries no digest: it was not registered "
+            "by the platform.",
+            remedy="Register models through the platform only; delete this version in MLflow.",
+        )
+    return ModelVersion(
+        model=found.name,
+        version=str(found.version),
+        run_id=found.run_id,
+        digest=tags[DIGEST_TAG],
+        training_set_digest=tags[TRAINING_SET_TAG],
+        created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+        tags=dict(tags),
+    )
+
+
+def _reach(tracking_uri: str) -> None:
+    """Ask the database once: MLflow itself tries for minutes before it gives up."""
+    if "://" not in tracking_uri or tracking_uri.startswith(("http", "sqlite", "file")):
+        return
+    import sqlalchemy
+
+    try:
+        engine = sqlalchemy.create_engine(tracking_uri, poolclass=sqlalchemy.NullPool)
+        with engine.connect():
+            pass
+    except sqlalchemy.exc.OperationalError as error:
+        raise DatabaseUnavailable(
+            f"The registry's database does not answer: {error.orig}",
+            remedy="Start Postgres, or correct AIOS_DATABASE_URL.",
+        ) from error
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    """What MLflow and its backend raise, as errors of the platform."""
+    import requests
+    import sqlalchemy
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, KeyError) as error:
+        if getattr(error, "error_code", "") == "TEMPORARILY_UNAVAILABLE":
+            raise DatabaseUnavailable(
+                f"The registry's database does not answer, to {doing}: {error}",
+                remedy="Start Postgres; then run the same command again.",
+            ) from error
+        raise RegistryError(
+            f"MLflow could not {doing}: {error}",
+            remedy="Correct what MLflow names; then run the same command again.",
+        ) from error
+    except (sqlalchemy.exc.SQLAlchemyError, requests.exceptions.RequestException) as error:
+        raise DatabaseUnavailable(
+            f"The registry cannot be reached to {doing}: {error}",
+            remedy="Start MLflow's backend; then run the same command again.",
+        ) from error
