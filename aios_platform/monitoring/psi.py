@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pad
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -51,19 +52,21 @@ class ReferenceBins(Record):
     columns: tuple[ColumnBins, ...]
 
 
-def reference_bins(frame: pa.Table, fields: Iterable[FeatureField]) -> ReferenceBins:
+def reference_bins(frame: pa.Table | pad.Dataset, fields: Iterable[FeatureField]) -> ReferenceBins:
     """Bin a reference: deciles of numerical columns, the most frequent categories of others.
 
     A numerical column of few distinct values gets a bin for each of them, so that a value in
     between is noticed, too.
 
     Args:
-        frame: Reference rows; columns may be null.
+        frame: Reference rows, in memory or as files; of files, one column at a time is read.
         fields: The columns to bin, with their kinds.
     """
     return ReferenceBins(
-        rows=frame.num_rows,
-        columns=tuple(_bins_of(field.name, field.kind, frame[field.name]) for field in fields),
+        rows=frame.num_rows if isinstance(frame, pa.Table) else frame.count_rows(),
+        columns=tuple(
+            _bins_of(field.name, field.kind, _column(frame, field.name)) for field in fields
+        ),
     )
 
 
@@ -108,6 +111,10 @@ def chance_psi(bins: int, reference_rows: int, current_rows: int) -> float:
     spread = 2 / (9 * freedom)
     quantile = freedom * (1 - spread + z_999 * spread**0.5) ** 3
     return float(quantile * (1 / reference_rows + 1 / current_rows))
+
+
+def _column(frame: pa.Table | pad.Dataset, name: str) -> pa.ChunkedArray:
+    return frame[name] if isinstance(frame, pa.Table) else frame.to_table(columns=[name])[name]
 
 
 def _bins_of(name: str, kind: FieldKind, column: pa.ChunkedArray) -> ColumnBins:

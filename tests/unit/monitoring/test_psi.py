@@ -109,6 +109,12 @@ def test_types_of_strings(type_):
     assert bins_of(column, WORD).counts == (1, 1, 0, 1)
 
 
+def test_bins_of_files_are_those_of_the_rows(store):
+    rows = pa.table({"x": np.random.default_rng(0).normal(size=3000), "y": np.arange(3000)})
+    parts = [store.write("frames", key, rows.slice(n, 1500)) for key, n in [("a", 0), ("b", 1500)]]
+    assert reference_bins(store.scan(parts), [NUMBER]) == reference_bins(rows, [NUMBER])
+
+
 def test_chance_rarely_reaches_what_it_is_said_to_reach():
     generator = np.random.default_rng(0)
     reference = generator.normal(size=20_000)

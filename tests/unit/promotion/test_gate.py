@@ -239,6 +239,29 @@ def test_nothing_broken_is_ever_promoted(fault, has_champion):
     assert all(reason.strip() for reason in verdict.reasons)
 
 
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda ids: _with(ids, 5, ids[6]), "1 of the exam's row ids are repeated"),
+        (lambda ids: _with(ids, 5, None), "A row has no id"),
+        (lambda ids: np.append(np.arange(ROWS - 1.0), math.nan), "A row has no id"),
+        (lambda ids: ids.reshape(2, -1), "not a flat list"),
+    ],
+    ids=["repeated", "missing", "not a number", "nested"],
+)
+def test_rows_without_a_name_of_their_own_are_no_exam(damage, says):
+    # Everybody has the same faulty ids, so that nothing but the ids themselves is wrong.
+    ids = damage(IDS)
+    verdict = judge(
+        replace(contender("2", GOOD), row_ids=ids),
+        replace(contender("1", POOR), row_ids=ids),
+        exam=replace(EXAM, row_ids=ids),
+    )
+    assert verdict.decision is Decision.INCONCLUSIVE
+    assert says in verdict.reasons[0]
+    assert verdict.exam_digest == ""
+
+
 def test_too_few_rows_decide_nothing():
     gate = GATE.model_copy(update={"min_rows": ROWS + 1})
     verdict = judge(contender("2", GOOD), contender("1", POOR), gate=gate)
