@@ -5,16 +5,19 @@ is then compared in one pass, over all of its rows.
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pad
 from numpy.typing import NDArray
 from pydantic import Field
 
 from aios_platform.contracts.datasets import FeatureField, FieldKind
 from aios_platform.contracts.record import Record
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as pad
 
 NUMERICAL_BINS = 10
 DISCRETE_VALUES = 10
@@ -52,7 +55,9 @@ class ReferenceBins(Record):
     columns: tuple[ColumnBins, ...]
 
 
-def reference_bins(frame: pa.Table | pad.Dataset, fields: Iterable[FeatureField]) -> ReferenceBins:
+def reference_bins(
+    frame: "pa.Table | pad.Dataset", fields: Iterable[FeatureField]
+) -> ReferenceBins:
     """Bin a reference: deciles of numerical columns, the most frequent categories of others.
 
     A numerical column of few distinct values gets a bin for each of them, so that a value in
@@ -113,7 +118,7 @@ def chance_psi(bins: int, reference_rows: int, current_rows: int) -> float:
     return float(quantile * (1 / reference_rows + 1 / current_rows))
 
 
-def _column(frame: pa.Table | pad.Dataset, name: str) -> pa.ChunkedArray:
+def _column(frame: "pa.Table | pad.Dataset", name: str) -> pa.ChunkedArray:
     return frame[name] if isinstance(frame, pa.Table) else frame.to_table(columns=[name])[name]
 
 
