@@ -52,7 +52,7 @@ def read_window(window: Window) -> Mapping[str, pa.Table]:
     return {
         "flights": _slice(flights, "scheduled_at", window),
         "weather": _slice(weather, "observed_at", window),
-        "planes": planes.with_columns(snapshot_at=_instant(pl, window.start)).to_arrow(
+        "planes": planes.with_columns(snapshot_at=_instant(window.start)).to_arrow(
             compat_level=pl.CompatLevel.oldest()
         ),
     }
@@ -62,12 +62,14 @@ def _slice(frame: "pl.DataFrame", column: str, window: Window) -> pa.Table:
     import polars as pl
 
     inside = pl.col(column).is_between(
-        _instant(pl, window.start), _instant(pl, window.end), closed="left"
+        _instant(window.start), _instant(window.end), closed="left"
     )
     return frame.filter(inside).to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _instant(pl, moment: datetime) -> "pl.Expr":  # type: ignore[no-untyped-def]
+def _instant(moment: datetime) -> "pl.Expr":
+    import polars as pl
+
     return pl.lit(moment).cast(pl.Datetime("us", "UTC"))
 
 
