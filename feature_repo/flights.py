@@ -159,9 +159,9 @@ request = RequestSource(
         tail_movements[["tail_flight_minutes", "tail_scheduled_at", "tail_landing_at"]],
     ],
     schema=[
-        Field(name="tail_minutes_since_scheduled", dtype=Float32),
-        Field(name="tail_minutes_since_landing", dtype=Float32),
-        Field(name="tail_slack", dtype=Float32),
+        Field(name="tail_minutes_since_scheduled", dtype=Float64),
+        Field(name="tail_minutes_since_landing", dtype=Float64),
+        Field(name="tail_slack", dtype=Float64),
     ],
     mode="python",
 )
