@@ -38,7 +38,22 @@ EXAM = ["2013-10", "2013-11", "2013-12"]
 ZONE = "America/New_York"
 MINUTE = timedelta(minutes=1)
 # How long a row of a feature table stays valid, as in feature_repo/flights.py.
-TTL = {}
+HOURS_12, DAYS_7, DAYS_28 = "12h", "7d", "28d"
+TTL = {
+    "origin_weather": "6h",
+    "origin_traffic": HOURS_12,
+    "carrier_traffic": HOURS_12,
+    "destination_traffic": HOURS_12,
+    "origin_carrier_traffic": HOURS_12,
+    "origin_delays": DAYS_7,
+    "carrier_delays": DAYS_28,
+    "destination_delays": DAYS_28,
+    "route_delays": DAYS_28,
+    "flight_number_delays": DAYS_28,
+    "tail_delays": DAYS_28,
+    "tail_movements": DAYS_28,
+    "plane": "62d",
+}
 SCORING_BATCH = 8192
 
 
@@ -202,6 +217,8 @@ def write_features(folder: Path) -> list[str]:
         sql = query.read_text().strip().rstrip(";")
         connection.execute(f"COPY ({sql}\n) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
     connection.close()
+    if {query.stem for query in queries} != set(TTL):
+        raise SystemExit("bring TTL in line with feature_repo/flights.py")
     return [query.stem for query in queries]
 
 
@@ -230,7 +247,7 @@ def join(folder: Path, tables: list[str], request: list[str]) -> pa.Table:
             left_on="prediction_time",
             right_on="event_timestamp",
             by=by,
-            tolerance=TTL.get(name),
+            tolerance=TTL[name],
             check_sortedness=False,
         ).drop("event_timestamp", strict=False)
     frame = derive(frame)
@@ -242,7 +259,16 @@ def join(folder: Path, tables: list[str], request: list[str]) -> pa.Table:
 
 def derive(frame: pl.DataFrame) -> pl.DataFrame:
     """What feature_repo/flights.py derives on demand."""
-    return frame
+    now = pl.col("prediction_time").dt.epoch("us") / 1e6
+
+    def minutes(then: str) -> pl.Expr:
+        return (now - pl.col(then)) / 60
+
+    return frame.with_columns(
+        tail_minutes_since_scheduled=minutes("tail_scheduled_at").clip(-2880, 2880),
+        tail_minutes_since_landing=minutes("tail_landing_at").clip(-2880, 2880),
+        tail_slack=(minutes("tail_landing_at") - pl.col("tail_flight_minutes")).clip(-2880, 2880),
+    ).drop("tail_scheduled_at", "tail_landing_at")
 
 
 def schema_of(frame: pa.Table) -> FeatureSchema:
