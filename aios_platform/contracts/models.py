@@ -21,10 +21,8 @@ class Epoch(Record):
 class Calibration(Record):
     """Platt scaling: probability = sigmoid(slope · logit + intercept)."""
 
-    slope: float
+    slope: float = Field(gt=0)
     intercept: float
-    windows: tuple[str, ...] = Field(description="Windows whose held-out rows it was fitted on.")
-    rows: int = Field(ge=0)
 
 
 class TrainedModel(Record):

@@ -62,6 +62,8 @@ def export_onnx(model: "nn.Module", schema: FeatureSchema, encoding: Encoding) -
         )
     if codes:
         head.append(helper.make_node("Concat", codes, ["categorical"], axis=1))
+    if not schema.numerical:
+        head += _no_numericals(helper)
     types = dict.fromkeys(schema.numerical, TensorProto.FLOAT) | dict.fromkeys(
         schema.categorical, TensorProto.STRING
     )
@@ -128,6 +130,25 @@ def verify_parity(
             remedy="Do not use the model; look at operators whose precision differs.",
         )
     return difference
+
+
+def _no_numericals(helper: Any) -> list[Any]:
+    """The input `numerical` of a model without numerical features: shape (n, 0)."""
+    return [
+        helper.make_node("Constant", [], ["numerical.zero"], value_ints=[0]),
+        helper.make_node("Constant", [], ["numerical.axis"], value_ints=[1]),
+        helper.make_node(
+            "Slice",
+            ["categorical", "numerical.zero", "numerical.zero", "numerical.axis"],
+            ["numerical.codes"],
+        ),
+        helper.make_node(
+            "Cast",
+            ["numerical.codes"],
+            ["numerical"],
+            to=helper.np_dtype_to_tensor_dtype(np.dtype(np.float32)),
+        ),
+    ]
 
 
 def _exported(model: "nn.Module", schema: FeatureSchema) -> Any:

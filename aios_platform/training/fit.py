@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl  # noqa: TID253
 import torch  # noqa: TID253
-from numpy.typing import NDArray
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint  # noqa: TID253
 from torch import nn  # noqa: TID253
 
 from aios_platform.contracts.declaration import Training
 from aios_platform.contracts.models import Epoch
 from aios_platform.errors import TrainingError
-from aios_platform.training.data import EVALUATION_BATCH, InMemoryData, Rows, stream_seed
+from aios_platform.training.data import InMemoryData, Rows, stream_seed
 from aios_platform.training.module import MONITOR, BinaryClassifier
 from aios_platform.training.networks import EmbeddingMLP
+
+STEPS_PER_EPOCH = 50
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,11 @@ class Plan:
     folder: Path
     on_epoch: Callable[[Epoch], None]
 
+    @property
+    def batch_size(self) -> int:
+        """Rows per step: the declared number, or fewer, so that a small set has enough steps."""
+        return max(1, min(self.training.batch_size, len(self.train[2]) // STEPS_PER_EPOCH))
+
     def network(self, member: int) -> nn.Module:
         """A network with the member's initial weights."""
         torch.manual_seed(stream_seed(self.training.seed, member))
@@ -63,14 +68,12 @@ class Member:
 
     Attributes:
         network: With the weights of its best epoch, in evaluation mode.
-        logits: Shape (validation rows,), float64.
         epochs: What each epoch reported.
         best_epoch: Number of the best one.
         resumed: Whether a checkpoint was taken up.
     """
 
     network: nn.Module
-    logits: NDArray[np.float64]
     epochs: tuple[Epoch, ...]
     best_epoch: int
     resumed: bool
@@ -97,7 +100,6 @@ def fit_member(plan: Plan, member: int) -> Member:
     epochs = tuple(Epoch.model_validate(epoch) for epoch in json.loads(state["epochs"]))
     return Member(
         network=network,
-        logits=_logits(network, plan.validation),
         epochs=epochs,
         best_epoch=min(epochs, key=lambda epoch: epoch.validation["log_loss"]).epoch,
         resumed=resumed,
@@ -119,7 +121,7 @@ def _fit(
     data = InMemoryData(
         plan.train,
         plan.validation,
-        batch_size=training.batch_size,
+        batch_size=plan.batch_size,
         seed=stream_seed(training.seed, member),
     )
     last = checkpoints / "last.ckpt"
@@ -170,19 +172,6 @@ def _precision(training: Training) -> str:
     if training.accelerator in ("auto", "gpu") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     return "32-true"
-
-
-def _logits(network: nn.Module, rows: Rows) -> NDArray[np.float64]:
-    encoded, codes, _ = rows
-    with torch.inference_mode():
-        parts = [
-            network(*batch)
-            for batch in zip(
-                encoded.split(EVALUATION_BATCH), codes.split(EVALUATION_BATCH), strict=True
-            )
-        ]
-        logits: NDArray[np.float64] = torch.cat(parts).double().numpy()
-    return logits
 
 
 def _save(state: dict[str, Any], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -19,7 +19,7 @@ from aios_platform.contracts.models import Calibration, Epoch, TrainedModel
 from aios_platform.contracts.record import digest_of
 from aios_platform.errors import TrainingError
 from aios_platform.metrics import evaluate
-from aios_platform.training.calibration import fit_platt
+from aios_platform.training.calibration import fit_intercept, fit_slope
 from aios_platform.training.encoding import (
     Encoding,
     categorical_codes,
@@ -28,10 +28,13 @@ from aios_platform.training.encoding import (
 )
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from aios_platform.training.data import Rows
     from aios_platform.training.networks import NumericalEncoding
 
 PARITY_ROWS = 8192
+CHUNK = 8192
 
 log = logging.getLogger(__name__)
 
@@ -103,15 +106,20 @@ def train(
     )
     members = [fit_member(plan, member) for member in range(training.members)]
 
-    logits = np.mean([member.logits for member in members], axis=0)
+    held_out = _logits([member.network for member in members], validation_rows)
     truth = validation_rows[2].numpy() > 0
-    slope, intercept = fit_platt(logits, truth)
+    slope = fit_slope(held_out, truth, split.validation[window_column].to_numpy())
+    learnt = _logits([member.network for member in members], train_rows)
+    intercept = fit_intercept(
+        slope * np.concatenate([learnt, held_out]),
+        np.concatenate([train_rows[2].numpy() > 0, truth]),
+    )
     model = CalibratedEnsemble(
         encoder, [member.network for member in members], slope, intercept
     ).eval()
     onnx = export_onnx(model, schema, encoding)
     parity = verify_parity(onnx, model, schema, encoding, split.validation.slice(0, PARITY_ROWS))
-    metrics = evaluate(truth, 1 / (1 + np.exp(-(slope * logits + intercept))))
+    metrics = evaluate(truth, 1 / (1 + np.exp(-(slope * held_out + intercept))))
     log.info(
         "trained in %.1f s: validation ROC AUC %.4f, ECE %.4f",
         monotonic() - started,
@@ -127,9 +135,7 @@ def train(
             "best_epochs": ",".join(str(member.best_epoch) for member in members),
             "network_parameters": sum(p.numel() for p in members[0].network.parameters()),
         },
-        calibration=Calibration(
-            slope=slope, intercept=intercept, windows=split.validation_windows, rows=truth.size
-        ),
+        calibration=Calibration(slope=slope, intercept=intercept),
         epochs=tuple(epoch for member in members for epoch in member.epochs),
         train_windows=split.train_windows,
         validation_windows=split.validation_windows,
@@ -204,6 +210,20 @@ def _rows(
         torch.from_numpy(codes),
         torch.from_numpy(labels),
     )
+
+
+def _logits(networks: Sequence["nn.Module"], rows: "Rows") -> NDArray[np.float64]:
+    """Mean logits of the networks, shape (n,)."""
+    import torch
+
+    encoded, codes, _ = rows
+    with torch.inference_mode():
+        parts = [
+            torch.stack([network(*batch) for network in networks]).mean(dim=0)
+            for batch in zip(encoded.split(CHUNK), codes.split(CHUNK), strict=True)
+        ]
+        logits: NDArray[np.float64] = torch.cat(parts).double().numpy()
+    return logits
 
 
 def _fingerprint(
