@@ -7,7 +7,7 @@ row, one column per figure. Only to explain a rejection does it see rows (`expla
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -211,7 +211,7 @@ def run_suite(frame: Any, expectations: Sequence[Any], result_format: str) -> li
     outcome = batch.validate(suite, result_format=result_format)
     results: list[Any] = [None] * len(expectations)
     for result in outcome.results:
-        if (result.exception_info or {}).get("raised_exception", False):
+        if _raised(result.exception_info or {}):
             raise _not_evaluated(result)
         results[result.expectation_config.meta["place"]] = result
     if any(result is None for result in results):
@@ -243,6 +243,13 @@ def _judge(bounds: Sequence[tuple[float | None, float | None, float | None]]) ->
         for place, result in zip(seen, results[1:], strict=True):
             met[place] = bool(result.success)
     return met
+
+
+def _raised(info: Mapping[str, Any]) -> bool:
+    """Whether an exception is told of, by the expectation itself or by one of its metrics."""
+    return bool(info.get("raised_exception")) or any(
+        isinstance(part, Mapping) and _raised(part) for part in info.values()
+    )
 
 
 def _not_evaluated(result: Any) -> DataError:
