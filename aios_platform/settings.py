@@ -36,6 +36,9 @@ class Settings(BaseSettings):
         default=PROJECT_ROOT / "feature_repo", description="Folder of the Feast repository."
     )
     log_level: str = Field(default="INFO", description="Level of the platform's own log lines.")
+    mlflow_url: str = Field(
+        default="http://127.0.0.1:5000", description="Where `aios ui` serves MLflow's pages."
+    )
     reports_url: str = Field(
         default="http://127.0.0.1:3001", description="Where `aios ui` serves the drift reports."
     )

@@ -1,7 +1,7 @@
 """Assets `performance`, `drift` and `retrain_decision`: what is seen of the live model."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -15,6 +15,9 @@ from aios_platform.components.model_lifecycle.observations import (
 from aios_platform.components.model_lifecycle.spans import clock_of, span, windows_of
 from aios_platform.resources.stores import Artifacts, Ledger
 from aios_platform.telemetry import stage
+
+if TYPE_CHECKING:
+    from aios_platform.monitoring.drift import DriftReport
 
 
 def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
@@ -84,8 +87,9 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
                         "status": str(result.status),
                         "reason": result.reason,
                         "drifted": ", ".join(result.drifted),
+                        "drifted_features": len(result.drifted),
                         **links,
-                        **{f"psi_{name}": value for name, value in result.figures.items()},
+                        "psi": _psi_table(result),
                     },
                     asset_key=context.asset_key,
                     partition_key=window.key,
@@ -141,3 +145,31 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
         return dg.MaterializeResult(metadata={"summary": "; ".join(texts)})
 
     return [performance, drift, retrain_decision]
+
+
+def _psi_table(report: "DriftReport") -> dg.TableMetadataValue:
+    columns = sorted(
+        (c for c in (*report.features, report.prediction) if c is not None),
+        key=lambda column: -(column.psi or 0.0),
+    )
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "column": column.name,
+                    "psi": round(column.psi, 4) if column.psi is not None else "",
+                    "bound": column.bound,
+                    "status": str(column.status),
+                }
+            )
+            for column in columns
+        ],
+        schema=dg.TableSchema(
+            [
+                dg.TableColumn("column", "string"),
+                dg.TableColumn("psi", "float"),
+                dg.TableColumn("bound", "float"),
+                dg.TableColumn("status", "string"),
+            ]
+        ),
+    )

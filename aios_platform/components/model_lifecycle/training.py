@@ -140,6 +140,9 @@ def training_assets(names: Names) -> list[dg.AssetsDefinition]:
                 "summary": f"version {version.version}, {len(trained.epochs)} epochs on "
                 f"{trained.rows:,} rows in {trained.seconds:.0f} s",
                 "version": version.version,
+                "mlflow": dg.MetadataValue.url(
+                    f"{settings().mlflow_url}/#/models/{names.model}/versions/{version.version}"
+                ),
                 "mlflow_run": version.run_id,
                 "model_digest": trained.digest,
                 "onnx_parity": trained.parity,
