@@ -50,6 +50,12 @@ from aios_platform.features.reading_time import reading_time
 Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 COLUMNS = ("entity_key", "feature_name", "value", "value_text", "event_ts", "created_ts")
 WAIT_SECONDS = 30.0
+NOBODY: dict[str, Any] = {
+    "string_val": "\0",
+    "bytes_val": b"\0",
+    "int64_val": -(2**63),
+    "int32_val": -(2**31),
+}
 MARKERS = (
     "CREATE TABLE IF NOT EXISTS aios_materialized (project TEXT, view TEXT, window_key TEXT, "
     "digest TEXT NOT NULL, PRIMARY KEY (project, view, window_key))"
@@ -142,7 +148,7 @@ class NewestWinsOnlineStore(PostgreSQLOnlineStore):  # type: ignore[misc]
         super()._read_features_per_fv(
             config,
             grouped_refs,
-            join_key_values,
+            _without_gaps(join_key_values),
             entity_name_to_join_key_map,
             online_features_response,
             *rest,
@@ -164,7 +170,7 @@ class NewestWinsOnlineStore(PostgreSQLOnlineStore):  # type: ignore[misc]
         await super()._read_features_per_fv_async(
             config,
             grouped_refs,
-            join_key_values,
+            _without_gaps(join_key_values),
             entity_name_to_join_key_map,
             online_features_response,
             *rest,
@@ -306,8 +312,21 @@ def _cells(config: RepoConfig, data: Sequence[Row]) -> Generator[tuple[Any, ...]
             yield (key, name, value.SerializeToString(), text, _utc(event), _utc(created))
 
 
+def _without_gaps(join_key_values: dict[str, list[Value]]) -> dict[str, list[Value]]:
+    """Keys of nobody in place of nulls, on which Feast fails: a null key finds no features."""
+    filled = {}
+    for name, values in join_key_values.items():
+        kinds = [value.WhichOneof("val") for value in values]
+        kind = next((k for k in kinds if k in NOBODY), "string_val")
+        filled[name] = [
+            value if present else Value(**{kind: NOBODY[kind]})
+            for value, present in zip(values, kinds, strict=True)
+        ]
+    return filled
+
+
 def _expire(response: GetOnlineFeaturesResponse, done: int, grouped_refs: list[Any]) -> None:
-    """Make null what is past its view's TTL, and what the read found of a later moment is kept."""
+    """Make null what is past its view's TTL."""
     moment = reading_time().timestamp()
     ttls: list[float | None] = []
     for view, features in grouped_refs:
