@@ -119,14 +119,19 @@ def prediction_schema(row_id: pa.Field) -> pa.Schema:
 
 def _batches(frame: Frame) -> Iterator[pa.RecordBatch]:
     if isinstance(frame, pad.Dataset):
-        yield from frame.to_batches(batch_size=BATCH_ROWS, batch_readahead=4)
-        return
-    for part in [frame] if isinstance(frame, pa.Table) else frame:
-        if isinstance(part, pa.Table):
-            yield from part.to_batches(max_chunksize=BATCH_ROWS)
-            continue
-        for start in range(0, max(part.num_rows, 1), BATCH_ROWS):
-            yield part.slice(start, BATCH_ROWS)
+        parts: Iterable[pa.RecordBatch | pa.Table] = frame.to_batches(
+            batch_size=BATCH_ROWS, batch_readahead=4
+        )
+    else:
+        parts = [frame] if isinstance(frame, pa.Table) else frame
+    none = True
+    for part in parts:
+        whole = pa.table(part) if isinstance(part, pa.RecordBatch) else part
+        for batch in whole.to_batches(max_chunksize=BATCH_ROWS):
+            none = False
+            yield batch
+    if none and isinstance(frame, pad.Dataset | pa.Table):
+        yield pa.RecordBatch.from_pylist([], frame.schema)
 
 
 def _chain(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
