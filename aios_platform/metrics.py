@@ -228,6 +228,40 @@ def evaluate(
     return {name: METRICS[name](truth, values) for name in names or METRICS}
 
 
+def evaluate_by(
+    labels: ArrayLike, scores: ArrayLike, groups: ArrayLike
+) -> dict[str, dict[str, float]]:
+    """All metrics of each group of rows by itself; groups that lack a class are left out.
+
+    A metric over pooled groups is another quantity: ranking rows of a bad month above those of a
+    good one raises a pooled ROC AUC, and says nothing about any month.
+
+    Args:
+        labels: Shape (n,), bool or 0 and 1.
+        scores: Shape (n,), probabilities of the positive class.
+        groups: Shape (n,), name of each row's group.
+
+    Returns:
+        Metrics by group, in order of the groups' names.
+
+    Raises:
+        MetricError: No metric can be computed from the input.
+    """
+    truth, values = checked(labels, scores)
+    names = np.asarray(groups).astype(str)
+    if names.shape != truth.shape:
+        raise MetricError(
+            f"The groups have the shape {names.shape}; the labels have {truth.shape}.",
+            remedy="Give each row one group.",
+        )
+    found = {}
+    for name in np.unique(names):
+        inside = names == name
+        if 0 < truth[inside].sum() < inside.sum():
+            found[str(name)] = evaluate(truth[inside], values[inside])
+    return found
+
+
 def gain(metric: str, value: Any, reference: Any) -> Any:
     """How much better `value` is than `reference`: positive is better, whatever the metric."""
     return reference - value if metric in LESS_IS_BETTER else value - reference

@@ -23,7 +23,7 @@ import psutil
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
-PLATFORM = [str(BIN / "aios"), "run", "flight_delay", "--as-of", "2014-01-02"]
+PLATFORM = [str(BIN / "aios"), "run", "flight_delay", "--as-of", "2014-01-04"]
 BARE = [sys.executable, str(HERE / "bare_lifecycle.py")]
 TIME_TARGET = MEMORY_TARGET = 1.5
 MIB = 1 << 20

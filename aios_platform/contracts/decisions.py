@@ -50,7 +50,24 @@ class Verdict(Record):
     rules: tuple[RuleResult, ...]
     candidate_metrics: dict[str, float]
     champion_metrics: dict[str, float]
+    candidate_by_window: dict[str, dict[str, float]] = Field(
+        default_factory=dict, description="The candidate's metrics on each exam window by itself."
+    )
     decided_at: datetime
+
+    @property
+    def baseline(self) -> dict[str, float]:
+        """What to expect of the candidate on a window: its mean over the exam's windows.
+
+        Not its metrics over the pooled exam, which also reward telling the windows apart.
+        """
+        windows = list(self.candidate_by_window.values())
+        if not windows:
+            return self.candidate_metrics
+        return {
+            metric: sum(window[metric] for window in windows) / len(windows)
+            for metric in windows[0]
+        }
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -71,7 +88,9 @@ class Champion(Record):
     run_id: str = Field(description="MLflow run that trained it.")
     training_set_digest: str
     trained_through: str = Field(description="Key of the last window it was trained on.")
-    baseline: dict[str, float] = Field(description="Its metrics on the exam that promoted it.")
+    baseline: dict[str, float] = Field(
+        description="Its mean metrics over the windows of the exam that promoted it."
+    )
     promoted_at: datetime
     revision: int = Field(ge=1, description="Counts the champions of this model; for the swap.")
 

@@ -68,7 +68,7 @@ def promote(
             run_id=run_id,
             training_set_digest=training_set_digest,
             trained_through=trained_through,
-            baseline=verdict.candidate_metrics,
+            baseline=verdict.baseline,
             promoted_at=datetime.now(UTC),
             revision=(live.revision if live else 0) + 1,
         )

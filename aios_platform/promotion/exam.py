@@ -4,12 +4,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from aios_platform.errors import PromotionError
 from aios_platform.metrics import Labels, Scores, checked, checked_scores
@@ -23,11 +22,13 @@ class Exam:
         row_ids: Name of each row, shape (n,).
         labels: Outcome of each row, shape (n,), bool.
         windows: Keys of the windows the rows come from, oldest first.
+        row_windows: Window key of each row, shape (n,); None where the exam is one window.
     """
 
     row_ids: ArrayLike
     labels: ArrayLike
     windows: tuple[str, ...]
+    row_windows: ArrayLike | None = None
 
     @classmethod
     def from_frame(
@@ -45,6 +46,7 @@ class Exam:
             row_ids=frame[row_id].to_numpy(),
             labels=frame[label].to_numpy(),
             windows=tuple(sorted(str(key) for key in pc.unique(frame[window]).to_pylist())),
+            row_windows=frame[window].to_numpy(),
         )
 
 
@@ -97,12 +99,14 @@ class Rows:
         names: Row ids in the order they were given.
         order: Places that sort the rows by id.
         truth: Labels in canonical order.
+        windows: Window key of each row in canonical order.
         digest: SHA-256 over ids and labels.
     """
 
     names: list[str]
-    order: Any
+    order: NDArray[np.intp]
     truth: Labels
+    windows: NDArray[np.str_]
     digest: str
 
     @classmethod
@@ -120,8 +124,23 @@ class Rows:
                 f"{len(names) - len(set(names)):,} of the exam's row ids are repeated.",
                 remedy="Deduplicate the exam's windows.",
             )
+        if exam.row_windows is None:
+            windows = np.full(len(names), exam.windows[0] if len(exam.windows) == 1 else "all")
+        else:
+            windows = np.asarray(row_names(exam.row_windows))
+            strangers = sorted(set(windows.tolist()) - set(exam.windows))
+            if strangers:
+                raise PromotionError(
+                    f"The exam has rows of {', '.join(strangers)}, which it does not name.",
+                    remedy="Name every window that the exam's rows come from.",
+                )
+        if windows.shape != truth.shape:
+            raise PromotionError(
+                f"The exam has {len(names):,} rows and the windows of {windows.size:,}.",
+                remedy="Give each row of the exam its window.",
+            )
         order = np.argsort(np.asarray(names), kind="stable")
-        return cls(names, order, truth[order], exam_digest(names, truth))
+        return cls(names, order, truth[order], windows[order], exam_digest(names, truth))
 
     def scores_of(self, contender: Contender) -> Scores:
         """A contender's scores in canonical order.

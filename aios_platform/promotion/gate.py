@@ -13,7 +13,7 @@ import numpy as np
 from aios_platform.contracts.decisions import Decision, Outcome, RuleResult, Verdict
 from aios_platform.contracts.declaration import Gate
 from aios_platform.errors import MetricError, PromotionError
-from aios_platform.metrics import LESS_IS_BETTER, Scores, evaluate
+from aios_platform.metrics import LESS_IS_BETTER, Scores, evaluate, evaluate_by
 from aios_platform.promotion.exam import Contender, Exam, Rows
 from aios_platform.promotion.statistics import non_inferiority, superiority
 from aios_platform.resampling import Interval, gain_interval, seed_of
@@ -61,8 +61,10 @@ def examine(
             rules.append(found)
     candidate_metrics: dict[str, float] = {}
     champion_metrics: dict[str, float] = {}
+    by_window: dict[str, dict[str, float]] = {}
     if rows is not None and candidate_scores is not None:
         candidate_metrics = evaluate(rows.truth, candidate_scores)
+        by_window = evaluate_by(rows.truth, candidate_scores, rows.windows)
         rules.extend(_floors(gate, candidate_metrics, rows.truth.size))
         if champion is None:
             rules.append(_beats_constant(gate, rows, candidate_scores))
@@ -79,6 +81,7 @@ def examine(
         rules=tuple(rules),
         candidate_metrics=candidate_metrics,
         champion_metrics=champion_metrics,
+        candidate_by_window=by_window,
         decided_at=decided_at or datetime.now(UTC),
     )
 

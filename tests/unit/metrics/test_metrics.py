@@ -97,3 +97,13 @@ def test_gain_is_positive_for_the_better_model(name):
     bad = np.clip(good + generator.normal(0, 0.4, 4000), 0, 1)
     first, second = (metrics.evaluate(labels, scores)[name] for scores in (good, bad))
     assert metrics.gain(name, first, second) > 0 > metrics.gain(name, second, first)
+
+
+def test_metrics_by_group_leave_out_groups_of_one_class():
+    labels = np.array([True, False, True, False, True, True])
+    scores = np.array([0.9, 0.1, 0.2, 0.8, 0.5, 0.6])
+    found = metrics.evaluate_by(labels, scores, ["b", "b", "a", "a", "c", "c"])
+    assert list(found) == ["a", "b"]
+    assert (found["a"]["roc_auc"], found["b"]["roc_auc"]) == (0, 1)
+    with pytest.raises(MetricError, match="groups have the shape"):
+        metrics.evaluate_by(labels, scores, ["a"])

@@ -33,7 +33,8 @@ LABELS, GOOD = answers(0.1, seed=1)
 _, ALIKE = answers(0.1, seed=2)
 _, POOR = answers(2.0, seed=3)
 IDS = np.array([f"row-{n}" for n in range(ROWS)])
-EXAM = Exam(IDS, LABELS, ("2013-10", "2013-11"))
+MONTHS = np.where(np.arange(ROWS) % 3 == 0, "2013-10", "2013-11")
+EXAM = Exam(IDS, LABELS, ("2013-10", "2013-11"), MONTHS)
 
 
 def contender(version, scores):
@@ -150,7 +151,7 @@ def test_order_of_rows_has_no_influence():
     back = judge(
         replace(contender("2", GOOD[order]), row_ids=IDS[order]),
         replace(contender("1", ALIKE[order]), row_ids=IDS[order]),
-        exam=Exam(IDS[order], LABELS[order], EXAM.windows),
+        exam=Exam(IDS[order], LABELS[order], EXAM.windows, MONTHS[order]),
     )
     assert there == back
 
@@ -167,6 +168,27 @@ def test_exam_of_a_frame_leaves_out_rows_without_a_label():
     assert list(exam.row_ids) == [1, 3]
     assert list(exam.labels) == [True, False]
     assert exam.windows == ("2013-10", "2013-11")
+    assert list(exam.row_windows) == ["2013-11", "2013-10"]
+
+
+def test_baseline_is_what_one_window_can_expect():
+    # Within each month the scores tell nothing; between the months they tell much.
+    generator = np.random.default_rng(0)
+    bad = MONTHS == "2013-11"
+    labels = generator.random(ROWS) < np.where(bad, 0.5, 0.1)
+    scores = np.where(bad, 0.5, 0.1) + generator.uniform(0, 0.01, ROWS)
+    verdict = judge(contender("2", scores), None, exam=replace(EXAM, labels=labels))
+    assert verdict.candidate_metrics["roc_auc"] > 0.65
+    assert verdict.baseline["roc_auc"] == pytest.approx(0.5, abs=0.05)
+    assert set(verdict.candidate_by_window) == {"2013-10", "2013-11"}
+
+
+def test_baseline_of_a_single_window_is_its_metrics():
+    exam = Exam(IDS, LABELS, ("2013-10",))
+    verdict = judge(contender("2", GOOD), None, exam=exam)
+    assert verdict.baseline == pytest.approx(verdict.candidate_metrics)
+    nothing = judge(contender("2", GOOD), None, exam=replace(EXAM, labels=[]))
+    assert nothing.baseline == {}
 
 
 def _with(values, place, value):
@@ -213,6 +235,9 @@ EXAM_FAULTS = st.one_of(
             lambda e: replace(e, windows=()),
             lambda e: replace(e, windows=("2013-09", "2013-10")),
             lambda e: replace(e, row_ids=e.row_ids[:400], labels=e.labels[:400]),
+            lambda e: replace(e, row_windows=e.row_windows[:-1]),
+            lambda e: replace(e, row_windows=_with(e.row_windows, 0, None)),
+            lambda e: replace(e, row_windows=_with(e.row_windows, 0, "2013-08")),
         ]
     ),
 )
