@@ -6,7 +6,7 @@ Lightning or Evidently; nothing is validated, registered, versioned or resumable
 come the network and the arrays it eats (`aios_platform.training.networks`, `.encoding`), so that
 both train the same function.
 
-    python benchmarks/bare_lifecycle.py <folder to write to>
+    python benchmarks/bare_lifecycle.py [folder to write to]
 """
 
 import importlib.metadata
@@ -14,6 +14,7 @@ import io
 import json
 import resource
 import sys
+import tempfile
 import time
 import zipfile
 from datetime import timedelta
@@ -475,4 +476,8 @@ def shares(column: pl.Series, edges, numerical: bool) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            main(Path(scratch))
