@@ -111,6 +111,8 @@ class ModelRegistry:
             self._describe(run, declaration, trained, training_set)
             logged = self._logged_model(run, candidate, trained, training_set.features)
             self._registered_model(model, declaration)
+            self._client.set_terminated(run.info.run_id)
+            # Last, in one transaction with its tags: a version means that all the rest is there.
             self._client.create_model_version(
                 model,
                 # Not models:/<id>: MLflow resolves that by the URI of the process, not the client.
@@ -124,7 +126,6 @@ class ModelRegistry:
                     "aios.trained_through": training_set.frames[-1].key,
                 },
             )
-            self._client.set_terminated(run.info.run_id)
             known = self._version_of(model, candidate)
         if known is None:
             raise RegistryError(
