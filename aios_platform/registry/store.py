@@ -7,21 +7,27 @@ since it runs code that a model's folder can carry.
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from aios_platform.artifacts import ArtifactStore
-from aios_platform.contracts.datasets import DatasetVersion, FeatureSchema
+from aios_platform.contracts.datasets import FeatureSchema
 from aios_platform.contracts.decisions import Verdict
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.models import ModelVersion, Provenance, TrainedModel
 from aios_platform.contracts.record import digest_of
 from aios_platform.errors import DatabaseUnavailable, RegistryError
-from aios_platform.registry.origin import git_commit, library_versions
 from aios_platform.registry.package import write_package
+from aios_platform.registry.record import (
+    DIGEST_TAG,
+    TRAINING_SET_FILE,
+    TRAINING_SET_TAG,
+    TrainingSet,
+    record,
+)
 from aios_platform.settings import export
 
 if TYPE_CHECKING:
@@ -29,32 +35,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 CANDIDATE_TAG = "aios.candidate"
-DIGEST_TAG = "aios.model_digest"
-TRAINING_SET_TAG = "aios.training_set_digest"
-TRAINING_SET_FILE = "training_set.json"
 READY = "READY"
-# MLflow keeps at most this much of a dataset's digest; the tags hold it whole.
-DATASET_DIGEST = 36
-
-
-class TrainingSet(Protocol):
-    """What the registry needs to know of a pinned training set."""
-
-    @property
-    def frames(self) -> Sequence[DatasetVersion]:
-        """The stored windows, oldest first."""
-
-    @property
-    def features(self) -> FeatureSchema:
-        """The inputs of the model."""
-
-    @property
-    def service_digest(self) -> str:
-        """Digest of the feature service."""
-
-    @property
-    def digest(self) -> str:
-        """Digest of the whole set."""
 
 
 class ModelRegistry:
@@ -108,7 +89,7 @@ class ModelRegistry:
             if known is not None:
                 return known
             run = self._run(model, candidate)
-            self._describe(run, declaration, trained, training_set)
+            record(self._client, run, declaration, trained, training_set)
             logged = self._logged_model(run, candidate, trained, training_set.features)
             self._registered_model(model, declaration)
             self._client.set_terminated(run.info.run_id)
@@ -174,14 +155,14 @@ class ModelRegistry:
             run = self._client.get_run(found.run_id)
             with tempfile.TemporaryDirectory() as folder:
                 path = self._client.download_artifacts(found.run_id, TRAINING_SET_FILE, folder)
-                record = json.loads(Path(path).read_text(encoding="utf-8"))
+                pinned = json.loads(Path(path).read_text(encoding="utf-8"))
             tags, params = run.data.tags, run.data.params
             return Provenance(
                 version=found,
                 declaration_fingerprint=tags["aios.declaration"],
                 feature_service_digest=tags["aios.feature_service"],
-                training_frames=record["frames"],
-                features=record["features"],
+                training_frames=pinned["frames"],
+                features=pinned["features"],
                 train_windows=params["train_windows"].split(","),
                 validation_windows=params["validation_windows"].split(","),
                 git_commit=tags["aios.git_commit"],
@@ -256,75 +237,6 @@ class ModelRegistry:
         return self._client.create_run(
             experiment_id, tags={CANDIDATE_TAG: candidate}, run_name=f"{model}-{candidate[:8]}"
         )
-
-    def _describe(
-        self,
-        run: "Run",
-        declaration: ModelDeclaration,
-        trained: TrainedModel,
-        training_set: TrainingSet,
-    ) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-
-        run_id, start = run.info.run_id, run.info.start_time
-        parameters = {
-            **trained.parameters,
-            "calibration_slope": trained.calibration.slope,
-            "calibration_intercept": trained.calibration.intercept,
-            "train_windows": ",".join(trained.train_windows),
-            "validation_windows": ",".join(trained.validation_windows),
-            "rows": trained.rows,
-        }
-        tags = {
-            DIGEST_TAG: trained.digest,
-            TRAINING_SET_TAG: training_set.digest,
-            "aios.declaration": declaration.fingerprint,
-            "aios.feature_service": training_set.service_digest,
-            "aios.git_commit": git_commit(),
-            "aios.libraries": json.dumps(library_versions(), sort_keys=True),
-            "mlflow.user": declaration.owner,
-        }
-        metrics = [Metric(f"validation_{k}", v, start, 0) for k, v in trained.metrics.items()]
-        metrics.append(Metric("onnx_parity", trained.parity, start, 0))
-        metrics.append(Metric("training_seconds", trained.seconds, start, 0))
-        for epoch in trained.epochs:
-            values = {"train_loss": epoch.train_loss} | {
-                f"validation_{k}": v for k, v in epoch.validation.items()
-            }
-            prefix = f"network_{epoch.member}"
-            metrics += [Metric(f"{prefix}/{k}", v, start, epoch.epoch) for k, v in values.items()]
-        self._client.log_batch(
-            run_id,
-            metrics=metrics,
-            params=[Param(key, str(value)) for key, value in parameters.items()],
-            tags=[RunTag(key, value) for key, value in tags.items()],
-        )
-        self._client.log_inputs(
-            run_id,
-            [
-                DatasetInput(
-                    Dataset(
-                        name=f"{frame.dataset}/{frame.key}",
-                        digest=frame.digest[:DATASET_DIGEST],
-                        source_type="local",
-                        source=json.dumps({"uri": frame.uri}),
-                        profile=json.dumps({"num_rows": frame.rows}),
-                    ),
-                    [InputTag("mlflow.data.context", "training")],
-                )
-                for frame in training_set.frames
-            ],
-        )
-        self._client.log_dict(
-            run_id,
-            {
-                "digest": training_set.digest,
-                "frames": [frame.model_dump(mode="json") for frame in training_set.frames],
-                "features": training_set.features.model_dump(mode="json"),
-            },
-            TRAINING_SET_FILE,
-        )
-        self._client.log_dict(run_id, declaration.model_dump(mode="json"), "declaration.json")
 
     def _logged_model(
         self, run: "Run", candidate: str, trained: TrainedModel, schema: FeatureSchema
