@@ -124,6 +124,8 @@ def _flights(raw: "pl.DataFrame", airports: "pl.DataFrame") -> "pl.DataFrame":
         local=pl.col("scheduled_at").dt.convert_time_zone(ORIGIN_ZONE),
     )
     arrived = pl.col("arr_delay").is_not_null()
+    # In the night in which clocks go forward, a time on the clock may not exist.
+    landed = pl.coalesce("clocked_at", pl.col("due_at") + pl.col("arr_delay") * minute)
     return frame.select(
         flight_id=pl.format(
             "{}-{}{}-{}-{}",
@@ -147,7 +149,7 @@ def _flights(raw: "pl.DataFrame", airports: "pl.DataFrame") -> "pl.DataFrame":
         day_of_week=pl.col("local").dt.weekday().cast(pl.Float64),
         departed_at="departed_at",
         departure_delay="dep_delay",
-        landed_at=pl.when(arrived).then("clocked_at"),
+        landed_at=pl.when(arrived).then(landed),
         air_minutes=pl.when(arrived).then("air_time"),
         arrival_delay="arr_delay",
         is_late=pl.col("arr_delay") > LATE_MINUTES,
