@@ -5,6 +5,7 @@ All listen on loopback. None of them knows users: put nothing of this on a netwo
 """
 
 import logging
+import os
 import shutil
 import signal
 import socket
@@ -191,6 +192,9 @@ class Supervisor:
                 logger.warning("%s did not stop in time; killed.", service.name)
                 child.kill()
                 child.wait()
+            # A service's own children (code servers, runs) are in its process group, and some
+            # of them outlive it.
+            _end_group(child.pid)
         self._children = []
 
     def log_of(self, service: Service) -> Path:
@@ -234,6 +238,18 @@ class Supervisor:
             f"{service.name} ended by itself with status {child.returncode}.",
             remedy=f"Read {self.log_of(service)}.",
         )
+
+
+def _end_group(leader: int) -> None:
+    for number, grace in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 1.0)):
+        limit = time.monotonic() + grace
+        try:
+            os.killpg(leader, number)
+            while time.monotonic() < limit:
+                os.killpg(leader, 0)
+                time.sleep(0.05)
+        except ProcessLookupError:
+            return
 
 
 def _default_signals() -> None:

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -144,8 +145,6 @@ def test_the_pages_answer(bootstrapped):
 
 
 def test_nothing_listens_beyond_loopback(bootstrapped):
-    import psutil
-
     assert bootstrapped
     family = psutil.Process(os.getpid()).children(recursive=True)
     addresses = {
@@ -173,11 +172,15 @@ def test_ctrl_c_stops_everything_and_frees_the_ports(tmp_path):
             if "Ctrl-C" in line:
                 break
         assert any(f"http://127.0.0.1:{ports[0]}" in line for line in lines)
+        family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     finally:
         process.kill()
         process.communicate()
+    gone, alive = psutil.wait_procs(family, timeout=10)
+    assert gone
+    assert not alive
     for port in ports:
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", int(port))) != 0
