@@ -27,14 +27,13 @@ class ExpectationResult(Record):
     """What one expectation found.
 
     Args:
-        name: What is expected: schema, row_count, volume, freshness, quarantined_share, or the
+        name: What is expected: columns, row_count, volume, freshness, quarantined_share, or the
             name of a rule about rows, whose figure is the number of rows that break it.
         column: The column it is about, if any.
-        observed: The figure; None where there is none (a schema).
+        observed: The figure; None where there is none (the age of the newest of no rows).
         low: Smallest good figure.
         high: Largest good figure.
         success: Whether the expectation is met.
-        detail: What is wrong, for people.
         examples: Values that broke it, for people; never more than a few.
     """
 
@@ -44,7 +43,6 @@ class ExpectationResult(Record):
     low: float | None = None
     high: float | None = None
     success: bool
-    detail: str = ""
     examples: tuple[str, ...] = ()
 
 
@@ -80,11 +78,13 @@ class Figures(Record):
     """What one aggregate query says of a table.
 
     Args:
+        columns: Number of columns.
         rows: Number of rows.
         broken: Per rule, how many rows break it.
         newest: The youngest event time, if the table has one.
     """
 
+    columns: int
     rows: int
     broken: tuple[tuple[str, str, int], ...]
     newest: datetime | None = None
@@ -114,6 +114,7 @@ def figures(table: pa.Table, declared: Table, rules: Sequence[Rule]) -> Figures:
         ((rows, *counts, newest),) = connection.sql(query).fetchall()
     every = [*rules, unique] if unique else list(rules)
     return Figures(
+        columns=table.num_columns,
         rows=rows,
         broken=tuple((r.name, r.column, n) for r, n in zip(every, counts, strict=True)),
         newest=_from_micros(newest),
@@ -149,7 +150,9 @@ def validate(
         DataError: Great Expectations failed to evaluate a figure.
     """
     share = quarantined / found.rows if found.rows else 1.0
+    columns = len(declared.columns)
     wanted: list[tuple[str, str | None, float | None, float | None, float | None]] = [
+        ("columns", None, found.columns, columns, columns),
         ("row_count", None, found.rows, declared.min_rows, None),
         ("quarantined_share", None, share, 0.0, max_quarantine_share),
     ]

@@ -20,6 +20,7 @@ def test_a_good_delivery_becomes_current_whole(shop: Shop) -> None:
     assert all(report.success for report in result.reports)
     names = {r.name for report in result.reports for r in report.results}
     assert names >= {
+        "columns",
         "row_count", "not_null", "finite", "range", "values", "unique", "in_window", "known",
         "freshness", "quarantined_share",
     }  # fmt: skip
