@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Integers = npt.NDArray[np.int64]
 
@@ -70,32 +71,36 @@ class AsOfJoin:
     winners: Integers = field(init=False)
 
     def __post_init__(self) -> None:
-        names = [f"k{i}" for i in range(len(self.keys))]
-        columns = {name: _series(key) for name, key in zip(names, self.keys, strict=True)}
-        columns["t"] = _series(self.moments)
+        self._names = [f"k{i}" for i in range(len(self.keys))]
         rows = len(self.moments)
-        frame = pl.DataFrame(columns).with_columns(
-            pl.int_range(rows, dtype=pl.Int64).alias("entity")
-        )
-        frame = frame.drop_nulls([*names, "t"])
+        kept = _without_nulls([*self.keys, self.moments])
+        columns = _columns(self._names, self.keys, kept)
+        columns["t"] = _series(self.moments, kept)
+        columns["entity"] = pl.Series(np.arange(rows) if kept is None else kept)
+        frame = pl.DataFrame(columns)
         if not frame["t"].is_sorted():
             frame = frame.sort("t", maintain_order=True)
-        self._names = names
         self._entities = frame.with_columns(pl.col("t").set_sorted())
         self._times: Integers = frame["t"].to_numpy()
         self.winners = np.full(rows, NONE, dtype=np.int64)
+        self._found: _Found | None = None
         self._best: tuple[Integers, Integers] | None = None
 
     def feed(self, batch: FeatureRows) -> None:
         """Take one more batch of the source into account."""
-        visible, rows = self._visible(batch)
-        if visible.is_empty() or self._entities.is_empty():
+        seen = self._visible(batch)
+        if seen is None:
             return
-        entities = self._reached(visible, rows)
-        if entities.is_empty():
+        visible, rows, event, created = seen
+        start = int(np.searchsorted(self._times, visible["visible"][0], side="left"))
+        stop = len(self._times)
+        if self.ttl is not None:
+            newest = int(event.max())
+            stop = int(np.searchsorted(self._times, newest + self.ttl, side="right"))
+        if stop <= start:
             return
         # Of equal moments of visibility polars takes the last, which here is the best.
-        found = entities.join_asof(
+        found = self._entities.slice(start, stop - start).join_asof(
             visible,
             left_on="t",
             right_on="visible",
@@ -103,73 +108,101 @@ class AsOfJoin:
             strategy="backward",
             check_sortedness=False,
         )
-        position = found["position"]
-        hit = position.is_not_null().to_numpy()
-        taken = position.drop_nulls().to_numpy()
-        entity = found["entity"].to_numpy()[hit]
-        event = rows["event"].to_numpy()[taken]
+        position, entity = found["position"], found["entity"].to_numpy()
+        if position.null_count():
+            hit = position.is_not_null().to_numpy()
+            taken, entity = position.drop_nulls().to_numpy(), entity[hit]
+            times = self._times[start:stop][hit]
+        else:
+            taken, times = position.to_numpy(), self._times[start:stop]
         if self.ttl is not None:
-            young = event >= found["t"].to_numpy()[hit] - self.ttl
-            taken, entity, event = taken[young], entity[young], event[young]
-        created = rows["created"].to_numpy()[taken]
-        self._keep_better(entity, rows["row"].to_numpy()[taken], event, created)
+            young = event[taken] >= times - self.ttl
+            if not young.all():
+                taken, entity = taken[young], entity[young]
+        place = taken if rows is None else rows[taken]
+        self._keep_better(_Found(entity, place + batch.first, taken, event, created))
 
-    def _visible(self, batch: FeatureRows) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Moments at which the winner may change, and the rows that win, by position."""
-        columns = {n: _series(k) for n, k in zip(self._names, batch.keys, strict=True)}
-        columns["event"] = _series(batch.event)
+    def _visible(
+        self, batch: FeatureRows
+    ) -> tuple[pl.DataFrame, Integers | None, Integers, Integers | None] | None:
+        """Moments at which the winner may change, with the position of the row that wins.
+
+        Returns:
+            Keys, `visible` and `position`, in order of `visible`; and by position the row in the
+            batch (None: the same), its event and its created time (None: the same as its event,
+            or none is known). Or None when no row can be seen.
+        """
+        honoured = batch.created is not None and self.honour_created
+        clocks = [batch.event, batch.created] if honoured else [batch.event]
+        rows = _without_nulls([*batch.keys, *clocks])
+        columns = _columns(self._names, batch.keys, rows)
+        event = _integers(batch.event, rows)
+        if not len(event):
+            return None
+        created = None
         if batch.created is not None:
-            columns["created"] = _series(batch.created)
-        frame = pl.DataFrame(columns).with_columns(
-            pl.int_range(len(batch.event), dtype=pl.Int64).alias("row") + batch.first
-        )
-        if batch.created is None:
-            frame = frame.with_columns(pl.lit(LOWEST).alias("created"))
-        elif not self.honour_created:
-            frame = frame.with_columns(pl.col("created").fill_null(LOWEST))
-        frame = frame.drop_nulls()
-        if not _in_order(frame):
-            frame = frame.sort(["event", "created", "row"])
-        position = pl.int_range(frame.height, dtype=pl.Int64).alias("position")
-        visible = frame.select(*self._names, position, pl.col("event").alias("visible"))
-        late = batch.created is not None and self.honour_created
-        if late and bool((frame["created"] > frame["event"]).any()):
-            visible = frame.select(
-                *self._names, position, pl.max_horizontal("event", "created").alias("visible")
-            ).sort(["visible", "position"])
+            filled = batch.created
+            if filled.null_count:
+                filled = pc.fill_null(filled, LOWEST)
+            created = _integers(filled, rows)
+            created = None if np.array_equal(created, event) else created
+        in_order = bool(pl.Series(event).is_sorted())
+        if created is not None or not in_order:
+            order = np.lexsort((event,) if created is None else (created, event))
+            columns = {name: column[order] for name, column in columns.items()}
+            event, created = event[order], None if created is None else created[order]
+            rows = order if rows is None else rows[order]
+        position = np.arange(len(event))
+        frame = pl.DataFrame({**columns, "position": position, "visible": event})
+        if created is not None and self.honour_created and bool((created > event).any()):
+            frame = frame.with_columns(pl.Series("visible", np.maximum(event, created)))
+            frame = frame.sort(["visible", "position"])
             best = pl.col("position").cum_max()
-            visible = visible.with_columns(best.over(self._names) if self._names else best)
-        return visible.with_columns(pl.col("visible").set_sorted()), frame
+            frame = frame.with_columns(best.over(self._names) if self._names else best)
+        return frame.with_columns(pl.col("visible").set_sorted()), rows, event, created
 
-    def _reached(self, visible: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-        """The entity rows that any of these feature rows can serve."""
-        start = int(np.searchsorted(self._times, visible["visible"][0], side="left"))
-        stop = len(self._times)
-        if self.ttl is not None:
-            newest = rows["event"].max()
-            assert isinstance(newest, int)
-            stop = int(np.searchsorted(self._times, newest + self.ttl, side="right"))
-        return self._entities.slice(start, max(stop - start, 0))
-
-    def _keep_better(
-        self, entity: Integers, row: Integers, event: Integers, created: Integers
-    ) -> None:
+    def _keep_better(self, found: "_Found") -> None:
+        if self._found is None:
+            self.winners[found.entity] = found.row
+            self._found = found
+            return
         if self._best is None:
             lowest = np.full(len(self.winners), LOWEST, dtype=np.int64)
             self._best = (lowest, lowest.copy())
-            better = np.ones(len(entity), dtype=bool)
-        else:
-            old_event, old_created = self._best[0][entity], self._best[1][entity]
-            better = (event > old_event) | (
-                (event == old_event)
-                & (
-                    (created > old_created)
-                    | ((created == old_created) & (row > self.winners[entity]))
-                )
+            self._remember(self._found, np.ones(len(self._found.entity), dtype=bool))
+        old_event, old_created = self._best[0][found.entity], self._best[1][found.entity]
+        event, created = found.times()
+        better = (event > old_event) | (
+            (event == old_event)
+            & (
+                (created > old_created)
+                | ((created == old_created) & (found.row > self.winners[found.entity]))
             )
-        chosen = entity[better]
-        self._best[0][chosen], self._best[1][chosen] = event[better], created[better]
-        self.winners[chosen] = row[better]
+        )
+        self._remember(found, better)
+        self.winners[found.entity[better]] = found.row[better]
+
+    def _remember(self, found: "_Found", which: npt.NDArray[np.bool_]) -> None:
+        assert self._best is not None
+        event, created = found.times()
+        self._best[0][found.entity[which]] = event[which]
+        self._best[1][found.entity[which]] = created[which]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Winners of one batch: entity rows, source rows, and where their times are."""
+
+    entity: Integers
+    row: Integers
+    taken: Integers
+    event: Integers
+    created: Integers | None
+
+    def times(self) -> tuple[Integers, Integers]:
+        """Event and created times of the winners; without a clock of its own, the event's."""
+        event = self.event[self.taken]
+        return event, event if self.created is None else self.created[self.taken]
 
 
 def newest_rows(
@@ -195,12 +228,28 @@ def newest_rows(
     return np.sort(kept["row"].to_numpy())
 
 
-def _series(values: pa.ChunkedArray | pa.Array) -> pl.Series:
-    return pl.Series(pl.from_arrow(values))
+def _without_nulls(columns: Sequence[pa.ChunkedArray | pa.Array]) -> Integers | None:
+    """Positions without a null in any of the columns; None: all of them."""
+    valid = None
+    for column in columns:
+        if column.null_count:
+            there = pc.is_valid(column)
+            valid = there if valid is None else pc.and_(valid, there)
+    return None if valid is None else np.flatnonzero(valid.to_numpy(zero_copy_only=False))
 
 
-def _in_order(frame: pl.DataFrame) -> bool:
-    """Whether rows are in order of (event, created, row); cheap, as sources mostly are."""
-    event, created = frame["event"].to_numpy(), frame["created"].to_numpy()
-    step = np.diff(event)
-    return bool(((step > 0) | ((step == 0) & (np.diff(created) >= 0))).all())
+def _columns(
+    names: list[str], values: Sequence[pa.ChunkedArray | pa.Array], rows: Integers | None
+) -> dict[str, pl.Series]:
+    return {name: _series(value, rows) for name, value in zip(names, values, strict=True)}
+
+
+def _series(values: pa.ChunkedArray | pa.Array, rows: Integers | None = None) -> pl.Series:
+    series = pl.Series(pl.from_arrow(values))
+    return series if rows is None else series[rows]
+
+
+def _integers(values: pa.ChunkedArray | pa.Array, rows: Integers | None) -> Integers:
+    if rows is not None:
+        values = values.take(pa.array(rows))
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.int64)

@@ -101,7 +101,8 @@ def _one(
     if rows <= step:
         table = files.table(needed)
         lookup.feed(_feature_rows(table, join, unit, earliest, first=0))
-        return _gather([table.select(payload)], lookup.winners, join)
+        indices = pa.array(lookup.winners, mask=lookup.winners < 0)
+        return {name: table[column].take(indices) for name, column in join.features.items()}
     first = 0
     step = max(budget // max(row_width(schema, [*join.keys, *join.times]), 1), LEAST_BATCH_ROWS)
     for table in files.batches([*join.keys, *join.times], step):
@@ -126,7 +127,7 @@ def _feature_rows(
 
 
 def _gather(
-    tables: Iterator[pa.Table] | list[pa.Table], winners: Integers, join: FeatureJoin
+    tables: Iterator[pa.Table], winners: Integers, join: FeatureJoin
 ) -> dict[str, pa.ChunkedArray]:
     """The winners' features, null where there is none; each source row is touched once."""
     order = np.argsort(winners, kind="stable")

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pad
+import pyarrow.fs as pafs
 
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.contracts.datasets import DatasetVersion
@@ -150,10 +151,19 @@ class FeatureFiles:
 
     def _scanner(self, columns: Sequence[str], rows: int | None = None) -> pad.Scanner:
         wanted = list(dict.fromkeys(columns))
+        # Buffering ahead hides the latency of an object store; on a disk it only costs.
+        local = isinstance(self.dataset.filesystem, pafs.LocalFileSystem)
+        options = pad.ParquetFragmentScanOptions(
+            page_checksum_verification=True, pre_buffer=not local
+        )
         if rows is None:
-            return self.dataset.scanner(columns=wanted)
+            return self.dataset.scanner(columns=wanted, fragment_scan_options=options)
         return self.dataset.scanner(
-            columns=wanted, batch_size=min(rows, 131_072), batch_readahead=2, fragment_readahead=1
+            columns=wanted,
+            fragment_scan_options=options,
+            batch_size=min(rows, 131_072),
+            batch_readahead=2,
+            fragment_readahead=1,
         )
 
     @contextmanager

@@ -247,7 +247,7 @@ def test_materialization_repeats_without_work_and_repairs_a_new_delivery(flights
 
 def parity(flights: Any, feast: Any) -> tuple[int, int]:
     """Compare online with offline for every feature; (cells, cells with a value)."""
-    moment = flights.windows[0].end - timedelta(microseconds=1)
+    moment = flights.windows[0].end - timedelta(seconds=1)
     service = feast.get_feature_service(flights.declaration.features.service)
     raw = flights.store.require("flight_delay/raw/flights", "2013-02")
     table = flights.store.read(raw, list(KEYS))
