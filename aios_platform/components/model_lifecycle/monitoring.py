@@ -79,8 +79,11 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
     ) -> Iterator[Any]:
         store, found = artifacts.open(), []
         with stage(names.model, "drift", span(context)) as made:
-            for window in windows_of(context, declaration):
-                result, links = observe_drift(names, store, ledger.open(), window)
+            windows = windows_of(context, declaration)
+            for window in windows:
+                result, links = observe_drift(
+                    names, store, ledger.open(), window, page=window is windows[-1]
+                )
                 found.append(result)
                 context.add_asset_metadata(
                     {

@@ -60,11 +60,14 @@ def measure_window(
 
 
 def observe_drift(
-    names: Names, store: ArtifactStore, database: Database, window: Window
+    names: Names, store: ArtifactStore, database: Database, window: Window, *, page: bool
 ) -> "tuple[DriftReport, dict[str, Any]]":
-    """Drift of the window against the champion's training data, and links to its report."""
-    from aios_platform.monitoring.drift import detect
-    from aios_platform.monitoring.report import drift_page
+    """Drift of the window against the champion's training data, and links to its page.
+
+    A page costs seconds, so a run over many windows asks for that of the newest only; a drifted
+    window gets one in any case.
+    """
+    from aios_platform.monitoring.drift import DriftStatus, detect
 
     declaration = names.declaration
     champion = _champion(names, database)
@@ -81,6 +84,22 @@ def observe_drift(
         prediction_reference=reference.prediction_bins,
     )
     store.write_named(_document(names, "drift", window), _json(result))
+    links: dict[str, Any] = {}
+    if page or result.status is DriftStatus.DRIFTED:
+        links = _page(names, store, champion, reference, frame, result)
+    return result, links
+
+
+def _page(
+    names: Names,
+    store: ArtifactStore,
+    champion: Champion,
+    reference: "Reference",
+    frame: "pa.Table",
+    result: "DriftReport",
+) -> dict[str, Any]:
+    from aios_platform.monitoring.report import drift_page
+
     order = {name: place for place, name in enumerate(result.drifted)}
     fields = sorted(
         reference.training_set.features.fields, key=lambda f: order.get(f.name, len(order))
@@ -89,15 +108,17 @@ def observe_drift(
         frame=frame,
         reference=reference.sample,
         fields=fields,
-        monitoring=declaration.monitoring,
+        monitoring=names.declaration.monitoring,
+        report=result,
     )
-    links: dict[str, Any] = {}
-    if page is not None:
-        path = f"{names.model}/drift/{window.key}-version-{champion.version}.html"
-        store.write_named(f"reports/{path}", page.html)
-        links["report"] = dg.MetadataValue.url(f"{settings().reports_url}/{path}")
-        links["report_file"] = dg.MetadataValue.path(store.uri_of(f"reports/{path}"))
-    return result, links
+    if page is None:
+        return {}
+    path = f"{names.model}/drift/{result.window}-version-{champion.version}.html"
+    store.write_named(f"reports/{path}", page.html)
+    return {
+        "report": dg.MetadataValue.url(f"{settings().reports_url}/{path}"),
+        "report_file": dg.MetadataValue.path(store.uri_of(f"reports/{path}")),
+    }
 
 
 def decide_on(
@@ -165,10 +186,7 @@ class Reference:
         content = self._store.read_named(name)
         if content is None:
             fields = self.training_set.features.fields
-            table = self._store.scan(self.training_set.frames).to_table(
-                columns=[field.name for field in fields]
-            )
-            bins = reference_bins(table, fields)
+            bins = reference_bins(self._store.scan(self.training_set.frames), fields)
             self._store.write_named(name, _json(bins))
             return bins
         return ReferenceBins.model_validate_json(content)

@@ -1,5 +1,6 @@
 """Assets `verdict` and `champion`: the gate, and the swap."""
 
+import base64
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ import dagster as dg
 from aios_platform.components.model_lifecycle.handoff import Candidate, Judged, hand_on, take
 from aios_platform.components.model_lifecycle.names import CAUSE_TAG, Names
 from aios_platform.components.model_lifecycle.state import VERDICT
-from aios_platform.contracts.decisions import Champion, Decision, Outcome
+from aios_platform.contracts.decisions import Champion, Decision, Outcome, Verdict
 from aios_platform.errors import AiosError
 from aios_platform.resources.stores import Artifacts, Ledger, Registry
 from aios_platform.telemetry import stage
@@ -41,7 +42,6 @@ def promotion_assets(names: Names) -> list[dg.AssetsDefinition]:
         from aios_platform.ledger.entries import append
         from aios_platform.promotion.exam import Exam, labelled
         from aios_platform.promotion.gate import examine
-        from aios_platform.promotion.report import verdict_markdown
 
         store, database = artifacts.open(), ledger.open()
         candidate = take(store, context, "candidate", Candidate)
@@ -75,7 +75,7 @@ def promotion_assets(names: Names) -> list[dg.AssetsDefinition]:
                 "summary": f"version {candidate.version}: {judged.decision}",
                 "decision": str(judged.decision),
                 "reasons": "; ".join(judged.reasons),
-                "verdict": dg.MetadataValue.md(verdict_markdown(judged)),
+                "verdict": dg.MetadataValue.md(_page(judged)),
                 "exam_windows": ", ".join(judged.exam_windows),
                 "exam_digest": judged.exam_digest,
                 "ledger_row": row,
@@ -141,6 +141,17 @@ def promotion_assets(names: Names) -> list[dg.AssetsDefinition]:
         )
 
     return [verdict, champion]
+
+
+def _page(judged: Verdict) -> str:
+    """The verdict as Markdown, with its plot inside."""
+    from aios_platform.promotion.report import verdict_markdown, verdict_plot
+
+    plot = verdict_plot(judged)
+    if plot is None:
+        return verdict_markdown(judged)
+    image = base64.b64encode(plot).decode()
+    return f"![paired difference](data:image/png;base64,{image})\n\n{verdict_markdown(judged)}"
 
 
 def _exam_frame(store: Any, candidate: Candidate) -> "pa.Table":

@@ -1,6 +1,6 @@
 """Assets `training_set` and `candidate`: a pinned set, then a trained and registered version."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
