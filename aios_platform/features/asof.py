@@ -23,6 +23,7 @@ the source is cut into batches here.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Integers = npt.NDArray[np.int64]
+
+Column: TypeAlias = "pa.ChunkedArray | pa.Array"
 
 NONE = -1
 LOWEST = np.iinfo(np.int64).min
@@ -47,7 +50,7 @@ class FeatureRows:
         first: Position of the batch's first row in the source.
     """
 
-    keys: Sequence[pa.ChunkedArray | pa.Array]
+    keys: Sequence[Column]
     event: pa.ChunkedArray | pa.Array
     created: pa.ChunkedArray | pa.Array | None
     first: int = 0
@@ -64,20 +67,24 @@ class AsOfJoin:
         honour_created: A row created after an entity row's time is not seen by it.
     """
 
-    keys: Sequence[pa.ChunkedArray | pa.Array]
+    keys: Sequence[Column]
     moments: pa.ChunkedArray | pa.Array
     ttl: int | None = None
     honour_created: bool = True
     winners: Integers = field(init=False)
 
     def __post_init__(self) -> None:
-        self._names = [f"k{i}" for i in range(len(self.keys))]
         rows = len(self.moments)
-        kept = _without_nulls([*self.keys, self.moments])
-        columns = _columns(self._names, self.keys, kept)
-        columns["t"] = _series(self.moments, kept)
-        columns["entity"] = pl.Series(np.arange(rows) if kept is None else kept)
-        frame = pl.DataFrame(columns)
+        self._sets = [pc.unique(key).drop_null() for key in self.keys]
+        code = self._code(self.keys)
+        kept = _without_nulls([code, self.moments])
+        frame = pl.DataFrame(
+            {
+                "code": _integers(code, kept),
+                "t": _integers(self.moments, kept),
+                "entity": np.arange(rows) if kept is None else kept,
+            }
+        )
         if not frame["t"].is_sorted():
             frame = frame.sort("t", maintain_order=True)
         self._entities = frame.with_columns(pl.col("t").set_sorted())
@@ -104,7 +111,7 @@ class AsOfJoin:
             visible,
             left_on="t",
             right_on="visible",
-            by=self._names or None,
+            by="code",
             strategy="backward",
             check_sortedness=False,
         )
@@ -128,14 +135,15 @@ class AsOfJoin:
         """Moments at which the winner may change, with the position of the row that wins.
 
         Returns:
-            Keys, `visible` and `position`, in order of `visible`; and by position the row in the
-            batch (None: the same), its event and its created time (None: the same as its event,
-            or none is known). Or None when no row can be seen.
+            Codes of keys, `visible` and `position`, in order of `visible`; and by position the
+            row in the batch (None: the same), its event and its created time (None: the same as
+            its event, or none is known). Or None when no row can be seen.
         """
         honoured = batch.created is not None and self.honour_created
         clocks = [batch.event, batch.created] if honoured else [batch.event]
-        rows = _without_nulls([*batch.keys, *clocks])
-        columns = _columns(self._names, batch.keys, rows)
+        code_of_rows = self._code(batch.keys, len(batch.event))
+        rows = _without_nulls([code_of_rows, *clocks])
+        code = _integers(code_of_rows, rows)
         event = _integers(batch.event, rows)
         if not len(event):
             return None
@@ -149,17 +157,27 @@ class AsOfJoin:
         in_order = bool(pl.Series(event).is_sorted())
         if created is not None or not in_order:
             order = np.lexsort((event,) if created is None else (created, event))
-            columns = {name: column[order] for name, column in columns.items()}
-            event, created = event[order], None if created is None else created[order]
+            code, event = code[order], event[order]
+            created = None if created is None else created[order]
             rows = order if rows is None else rows[order]
         position = np.arange(len(event))
-        frame = pl.DataFrame({**columns, "position": position, "visible": event})
+        frame = pl.DataFrame({"code": code, "position": position, "visible": event})
         if created is not None and self.honour_created and bool((created > event).any()):
             frame = frame.with_columns(pl.Series("visible", np.maximum(event, created)))
             frame = frame.sort(["visible", "position"])
-            best = pl.col("position").cum_max()
-            frame = frame.with_columns(best.over(self._names) if self._names else best)
+            frame = frame.with_columns(pl.col("position").cum_max().over("code"))
         return frame.with_columns(pl.col("visible").set_sorted()), rows, event, created
+
+    def _code(self, keys: Sequence[Column], rows: int | None = None) -> Column:
+        """One integer per key of the entity rows; null for other keys and for nulls.
+
+        Feature rows of keys that nobody asks for fall out by it before they are joined.
+        """
+        code: Column | None = None
+        for values, known in zip(keys, self._sets, strict=True):
+            part = pc.cast(_places(values, known), pa.int64())
+            code = part if code is None else pc.add(pc.multiply(code, len(known)), part)
+        return pa.array(np.zeros(rows or len(self.moments), np.int64)) if code is None else code
 
     def _keep_better(self, found: "_Found") -> None:
         if self._found is None:
@@ -206,7 +224,7 @@ class _Found:
 
 
 def newest_rows(
-    keys: Sequence[pa.ChunkedArray | pa.Array],
+    keys: Sequence[Column],
     event: pa.ChunkedArray | pa.Array,
     created: pa.ChunkedArray | pa.Array | None,
 ) -> Integers:
@@ -228,7 +246,7 @@ def newest_rows(
     return np.sort(kept["row"].to_numpy())
 
 
-def _without_nulls(columns: Sequence[pa.ChunkedArray | pa.Array]) -> Integers | None:
+def _without_nulls(columns: Sequence[Column]) -> Integers | None:
     """Positions without a null in any of the columns; None: all of them."""
     valid = None
     for column in columns:
@@ -238,15 +256,20 @@ def _without_nulls(columns: Sequence[pa.ChunkedArray | pa.Array]) -> Integers | 
     return None if valid is None else np.flatnonzero(valid.to_numpy(zero_copy_only=False))
 
 
-def _columns(
-    names: list[str], values: Sequence[pa.ChunkedArray | pa.Array], rows: Integers | None
-) -> dict[str, pl.Series]:
-    return {name: _series(value, rows) for name, value in zip(names, values, strict=True)}
+def _places(values: Column, known: pa.Array) -> Column:
+    """Places of values in a set of known ones; null for others."""
+    if not pa.types.is_dictionary(values.type):
+        return pc.index_in(values, value_set=known)
+    chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+    found = [
+        pc.index_in(chunk.dictionary.cast(known.type), value_set=known).take(chunk.indices)
+        for chunk in chunks
+    ]
+    return pa.chunked_array(found, pa.int32())
 
 
-def _series(values: pa.ChunkedArray | pa.Array, rows: Integers | None = None) -> pl.Series:
-    series = pl.Series(pl.from_arrow(values))
-    return series if rows is None else series[rows]
+def _series(values: Column) -> pl.Series:
+    return pl.Series(pl.from_arrow(values))
 
 
 def _integers(values: pa.ChunkedArray | pa.Array, rows: Integers | None) -> Integers:

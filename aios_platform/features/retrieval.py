@@ -92,7 +92,7 @@ def _one(
         ttl=_count(join.ttl, unit) if join.ttl else None,
         honour_created=honour_created,
     )
-    files = join.files.pruned(_condition(moments, unit, join, since))
+    files = join.files.pruned(_condition(moments, unit, join, since), encoded=list(join.keys))
     payload = list(dict.fromkeys(join.features.values()))
     needed = list(dict.fromkeys([*join.keys, *join.times, *payload]))
     rows = files.rows()
@@ -119,7 +119,7 @@ def _feature_rows(
     if earliest is not None:
         event = pc.if_else(pc.greater_equal(event, earliest), event, pa.scalar(None, pa.int64()))
     return FeatureRows(
-        keys=[_decoded(table[key]) for key in join.keys],
+        keys=[_comparable(table[key]) for key in join.keys],
         event=event,
         created=instants(table[join.created], unit, join.created) if join.created else None,
         first=first,
@@ -210,6 +210,11 @@ def _key(
 def _decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
     wanted = _plain_type(values.type)
     return values if values.type == wanted else values.cast(wanted)
+
+
+def _comparable(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A source's key: dictionaries are left as they are read, other values get their plain type."""
+    return values if pa.types.is_dictionary(values.type) else _decoded(values)
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

@@ -106,21 +106,34 @@ class FeatureFiles:
                     remedy="Correct the feature view, or write the source again.",
                 )
 
-    def pruned(self, condition: pc.Expression | None) -> "FeatureFiles":
-        """Without the row groups whose statistics rule the condition out."""
-        if condition is None:
-            return self
+    def pruned(
+        self, condition: pc.Expression | None, encoded: Sequence[str] = ()
+    ) -> "FeatureFiles":
+        """Without the row groups whose statistics rule the condition out.
+
+        Args:
+            condition: What rows are wanted; None: all.
+            encoded: Columns to read as dictionaries where they are text, which costs less.
+        """
+        texts = {name for name in encoded if pa.types.is_string(self.schema.field(name).type)}
+        layout = pad.ParquetFileFormat(dictionary_columns=texts) if texts else self.dataset.format
+        fragments = []
         with self._readable():
-            fragments = [
-                kept
-                for fragment in self.dataset.get_fragments()
-                if (kept := fragment.subset(condition)).row_groups
-            ]
+            for fragment in self.dataset.get_fragments():
+                kept = fragment if condition is None else fragment.subset(condition)
+                groups = [group.id for group in kept.row_groups]
+                if groups and texts:
+                    kept = layout.make_fragment(
+                        kept.path, kept.filesystem, kept.partition_expression, groups
+                    )
+                fragments += [kept] if groups else []
+        schema = self.schema
+        for name in texts:
+            coded = pa.field(name, pa.dictionary(pa.int32(), pa.string()))
+            schema = schema.set(schema.get_field_index(name), coded)
         return FeatureFiles(
             self.label,
-            pad.FileSystemDataset(
-                fragments, self.schema, self.dataset.format, self.dataset.filesystem
-            ),
+            pad.FileSystemDataset(fragments, schema, layout, self.dataset.filesystem),
         )
 
     def rows(self) -> int:
