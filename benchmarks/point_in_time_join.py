@@ -5,9 +5,9 @@
 The rows are the flights of 2013 at their prediction times; the features are three of the
 model's real tables: one with few hot keys, one composite, one with many sparse keys. Ten and
 thirty times the rows are copies under other keys, so that rows per key stay what they are. Every
-measurement is a process of its own, timed without imports and after a first small join, from entity rows in memory to the
-joined rows in memory; its peak is that of the whole process. Results are compared cell by cell
-(for large ones by digests of each column), and a sample with brute force.
+measurement is a process of its own, timed without imports and after a first small join, from
+entity rows in memory to the joined rows in memory; its peak is that of the whole process. Results
+are compared cell by cell (large ones by digests of each column), and a sample with brute force.
 """
 
 import argparse

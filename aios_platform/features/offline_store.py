@@ -19,7 +19,7 @@ Sources are Feast `FileSource`s: a Parquet file, a folder, a glob, an s3 URL, or
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 from feast.data_source import DataSource  # noqa: TID253
@@ -50,10 +50,7 @@ from aios_platform.settings import settings
 class AsOfJoinOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     """Settings of the store in `feature_store.yaml`."""
 
-    type: Literal[
-        "aios_platform.features.offline_store.AsOfJoinOfflineStore",
-        "AsOfJoinOfflineStore",
-    ] = "aios_platform.features.offline_store.AsOfJoinOfflineStore"
+    type: str = "aios_platform.features.offline_store.AsOfJoinOfflineStore"
 
     filter_by_created_timestamp: bool = True
     """Never show a row to an entity row older than its created timestamp. Feast's own default
@@ -232,19 +229,9 @@ class AsOfJoinOfflineStore(OfflineStore):  # type: ignore[misc]
         honoured, at its created time: so an incremental materialization also finds what became
         known late, and none finds what was not known by its end.
         """
-        files = _files(config, data_source)
-        columns = [*join_key_columns, *feature_name_columns, timestamp_field]
-        columns += [created_timestamp_column] if created_timestamp_column else []
-        found = within(
-            files,
-            columns,
-            timestamp_field,
-            created_timestamp_column,
-            start_date,
-            end_date,
-            honour_created=_settings(config).filter_by_created_timestamp,
-            budget=_settings(config).memory_budget_mb * 2**20,
-        )
+        columns = [*join_key_columns, *feature_name_columns]
+        times = (timestamp_field, created_timestamp_column)
+        found = _visible(config, data_source, columns, times, (start_date, end_date))
 
         def batches(_: int | None) -> Iterator[pa.Table]:
             yield _with_dummy_key(
@@ -266,19 +253,9 @@ class AsOfJoinOfflineStore(OfflineStore):  # type: ignore[misc]
         end_date: datetime | None = None,
     ) -> RetrievalJob:
         """All rows that became visible in the time range, in the order of the source."""
-        files = _files(config, data_source)
-        columns = [*join_key_columns, *feature_name_columns, timestamp_field]
-        columns += [created_timestamp_column] if created_timestamp_column else []
-        found = within(
-            files,
-            columns,
-            timestamp_field,
-            created_timestamp_column,
-            start_date,
-            end_date,
-            honour_created=_settings(config).filter_by_created_timestamp,
-            budget=_settings(config).memory_budget_mb * 2**20,
-        )
+        columns = [*join_key_columns, *feature_name_columns]
+        times = (timestamp_field, created_timestamp_column)
+        found = _visible(config, data_source, columns, times, (start_date, end_date))
 
         def batches(_: int | None) -> Iterator[pa.Table]:
             for table in found():
@@ -352,6 +329,23 @@ def _files(config: RepoConfig, source: DataSource | None) -> FeatureFiles:
         path, source.s3_endpoint_override or "", source.resolve_credentials()
     )
     return parquet_files(plain, filesystem)
+
+
+def _visible(
+    config: RepoConfig,
+    source: DataSource,
+    columns: list[str],
+    times: tuple[str, str | None],
+    span: tuple[datetime | None, datetime | None],
+) -> Callable[[], Iterator[pa.Table]]:
+    return within(
+        _files(config, source),
+        [*columns, *filter(None, times)],
+        *times,
+        *span,
+        honour_created=_settings(config).filter_by_created_timestamp,
+        budget=_settings(config).memory_budget_mb * 2**20,
+    )
 
 
 def _joins(
