@@ -85,8 +85,14 @@ class Session:
             ScoringError: The columns do not fit, or a probability is not finite.
         """
         self.check(table.schema)
+        columns = {
+            name: _numbers(table.column(name)) if kind == FLOAT else _texts(table.column(name))
+            for name, kind in self.inputs.items()
+        }
         scores = [
-            self._run(table.slice(start, BATCH_ROWS))
+            self._run(
+                {name: column[start : start + BATCH_ROWS] for name, column in columns.items()}
+            )
             for start in range(0, table.num_rows, BATCH_ROWS)
         ]
         probabilities: NDArray[np.float32] = (
@@ -101,22 +107,19 @@ class Session:
             )
         return probabilities
 
-    def _run(self, rows: pa.Table | pa.RecordBatch) -> NDArray[np.float32]:
-        feeds = {
-            name: _numbers(rows.column(name)) if kind == FLOAT else _texts(rows.column(name))
-            for name, kind in self.inputs.items()
-        }
+    def _run(self, feeds: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        rows = len(next(iter(feeds.values())))
         try:
             (scores,) = self._session.run([OUTPUT], feeds)
         except Exception as error:
             raise ScoringError(
-                f"ONNX Runtime failed on {rows.num_rows:,} rows: {error}",
+                f"ONNX Runtime failed on {rows:,} rows: {error}",
                 remedy="Register the model again if its file is suspect.",
             ) from error
-        if scores.shape != (rows.num_rows,) or scores.dtype != np.float32:
+        if scores.shape != (rows,) or scores.dtype != np.float32:
             raise ScoringError(
                 f"The model gave {scores.dtype} of shape {scores.shape} for "
-                f"{rows.num_rows:,} rows; expected one float32 per row.",
+                f"{rows:,} rows; expected one float32 per row.",
                 remedy="Score models that the platform's training exported.",
             )
         found: NDArray[np.float32] = scores

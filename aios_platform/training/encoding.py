@@ -20,6 +20,8 @@ UNKNOWN = 0
 # Quantiles between which the distribution function is linear; denser in the tails, and short of
 # the extremes, so that a single outlier moves nothing.
 LEVELS = (0.002, 0.02, *(step / 14 for step in range(1, 14)), 0.98, 0.998)
+# Beyond these, float32 arithmetic on differences and their inverses would overflow.
+LARGEST, SMALLEST = 1e30, 1e-30
 # Rarer values share the unknown bucket, which so learns what an unseen value is like.
 MIN_COUNT = 20
 
@@ -102,7 +104,8 @@ def fit_encoding(frame: pa.Table, schema: FeatureSchema) -> Encoding:
         bounded = np.clip(present, edges[0], edges[-1]) if present.size else np.zeros(1)
         knots.append(edges)
         scores.append(normal)
-        moments.append((bounded.mean(), bounded.std() or 1.0))
+        deviation = bounded.std()
+        moments.append((bounded.mean(), deviation if deviation > SMALLEST else 1.0))
     return Encoding(
         knots=tuple(knots),
         scores=tuple(scores),
@@ -118,8 +121,13 @@ def _knots(present: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[n
     if not present.size:
         return np.array([0, 1], dtype=np.float32), np.zeros(2, dtype=np.float32)
     levels = np.array(LEVELS)
-    quantiles = np.quantile(present, levels).astype(np.float32)
-    edges, first, count = np.unique(quantiles, return_index=True, return_counts=True)
+    quantiles = np.quantile(np.clip(present, -LARGEST, LARGEST), levels)
+    # Values closer than the smallest step count as equal.
+    steps = np.diff(quantiles, prepend=quantiles[0]) > SMALLEST
+    quantiles = quantiles[np.maximum.accumulate(np.where(steps, np.arange(steps.size), 0))]
+    edges, first, count = np.unique(
+        quantiles.astype(np.float32), return_index=True, return_counts=True
+    )
     if edges.size == 1:
         return np.append(edges, edges + abs(edges) + np.float32(1)), np.zeros(2, dtype=np.float32)
     normal = NormalDist()
