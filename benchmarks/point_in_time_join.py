@@ -48,8 +48,8 @@ VIEWS: dict[str, tuple[list[str], timedelta, list[str]]] = {
 }
 KEYS = ["carrier", "origin", "tail_number"]
 FEATURES = [feature for _, _, features in VIEWS.values() for feature in features]
-TIMEOUT = 180
-BUDGET_MB = 256
+TIMEOUT = 300
+BUDGET_MB = 512
 
 
 def prepare(work: Path, scales: list[int]) -> None:

@@ -156,7 +156,9 @@ class AsOfJoin:
             created = None if np.array_equal(created, event) else created
         in_order = bool(pl.Series(event).is_sorted())
         if created is not None or not in_order:
-            order = np.lexsort((event,) if created is None else (created, event))
+            times = pl.DataFrame({"e": event} if created is None else {"e": event, "c": created})
+            by = pl.arg_sort_by(times.columns, maintain_order=True).cast(pl.Int64)
+            order = times.select(by).to_series().to_numpy()
             code, event = code[order], event[order]
             created = None if created is None else created[order]
             rows = order if rows is None else rows[order]

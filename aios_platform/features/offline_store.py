@@ -16,6 +16,7 @@ Sources are Feast `FileSource`s: a Parquet file, a folder, a glob, an s3 URL, or
 
 # ruff: noqa: ARG002, ARG004  (the signatures are Feast's)
 
+import copy
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -42,8 +43,14 @@ from aios_platform.errors import FeatureError
 from aios_platform.features import entities as entity_rows
 from aios_platform.features.feature_files import append_file, write_file
 from aios_platform.features.pull import newest, within
-from aios_platform.features.retrieval import FeatureJoin, attach
-from aios_platform.features.sources import SCHEME, FeatureFiles, dataset_files, parquet_files
+from aios_platform.features.retrieval import LEAST_BATCH_ROWS, FeatureJoin, attach
+from aios_platform.features.sources import (
+    SCHEME,
+    FeatureFiles,
+    dataset_files,
+    parquet_files,
+    row_width,
+)
 from aios_platform.settings import settings
 
 
@@ -69,7 +76,7 @@ class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]
 
     Args:
         batches: Gives the result in order, in tables of at most so many rows (None: at will).
-        schema: Gives the result's schema without running it.
+        batch_rows: Rows of a part that fits the memory budget.
     """
 
     def __init__(
@@ -80,8 +87,10 @@ class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]
         full_feature_names: bool = False,
         on_demand_feature_views: list[OnDemandFeatureView] | None = None,
         metadata: RetrievalMetadata | None = None,
+        batch_rows: int = LEAST_BATCH_ROWS,
     ) -> None:
         self._batches = batches
+        self._batch_rows = batch_rows
         self._repo_path = repo_path
         self._full_feature_names = full_feature_names
         self._on_demand_feature_views = on_demand_feature_views or []
@@ -102,9 +111,13 @@ class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]
         """What was asked for."""
         return self._metadata
 
-    def to_arrow_batches(self, rows: int = 100_000) -> Iterator[pa.Table]:
-        """The result in order, in tables of at most `rows` rows, on-demand features included."""
-        for table in self._batches(rows):
+    def to_arrow_batches(self, rows: int | None = None) -> Iterator[pa.Table]:
+        """The result in order, in tables of at most `rows` rows, on-demand features included.
+
+        The sources are read again for each part, as far as it needs them; few parts are fast.
+        The default is as many rows as fit the memory budget.
+        """
+        for table in self._batches(rows or self._batch_rows):
             yield self._part(table).to_arrow()
 
     def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> Any:
@@ -118,10 +131,7 @@ class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]
         return frame
 
     def persist(
-        self,
-        storage: SavedDatasetStorage,
-        allow_overwrite: bool = False,
-        timeout: int | None = None,
+        self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: Any = None
     ) -> None:
         """Stream the result into one Parquet file, which appears whole or not at all."""
         source = storage.to_data_source()
@@ -131,10 +141,6 @@ class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]
             overwrite=allow_overwrite,
         )
 
-    def supports_remote_storage_export(self) -> bool:
-        """There is no export to remote storage."""
-        return False
-
     def _to_df_internal(self, timeout: int | None = None) -> Any:
         return self._to_arrow_internal(timeout).to_pandas()
 
@@ -143,13 +149,9 @@ class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]
         return pa.concat_tables(self._batches(None)).combine_chunks()
 
     def _part(self, table: pa.Table) -> "AsOfRetrievalJob":
-        return AsOfRetrievalJob(
-            lambda _: iter([table]),
-            repo_path=self._repo_path,
-            full_feature_names=self._full_feature_names,
-            on_demand_feature_views=self._on_demand_feature_views,
-            metadata=self._metadata,
-        )
+        part = copy.copy(self)
+        part._batches = lambda _: iter([table])
+        return part
 
 
 class AsOfJoinOfflineStore(OfflineStore):  # type: ignore[misc]
@@ -189,6 +191,8 @@ class AsOfJoinOfflineStore(OfflineStore):  # type: ignore[misc]
         time = entity_rows.time_column(entities)
         entity_rows.check(entities, time, joins)
         budget = _settings(config).memory_budget_mb * 2**20
+        width = row_width(entities.schema, entities.column_names)
+        width += sum(row_width(join.files.schema, join.features.values()) for join in joins)
         oldest, youngest = entity_rows.span(entities, time)
 
         def batches(rows: int | None) -> Iterator[pa.Table]:
@@ -210,6 +214,7 @@ class AsOfJoinOfflineStore(OfflineStore):  # type: ignore[misc]
                 min_event_timestamp=oldest,
                 max_event_timestamp=youngest,
             ),
+            batch_rows=max(budget // max(width, 1), LEAST_BATCH_ROWS),
         )
 
     @staticmethod
@@ -257,11 +262,10 @@ class AsOfJoinOfflineStore(OfflineStore):  # type: ignore[misc]
         times = (timestamp_field, created_timestamp_column)
         found = _visible(config, data_source, columns, times, (start_date, end_date))
 
-        def batches(_: int | None) -> Iterator[pa.Table]:
-            for table in found():
-                yield _with_dummy_key(table, join_key_columns)
-
-        return AsOfRetrievalJob(batches, repo_path=config.repo_path)
+        return AsOfRetrievalJob(
+            lambda _: (_with_dummy_key(table, join_key_columns) for table in found()),
+            repo_path=config.repo_path,
+        )
 
     @staticmethod
     def offline_write_batch(
@@ -310,9 +314,7 @@ class AsOfJoinOfflineStore(OfflineStore):  # type: ignore[misc]
 
 
 def _settings(config: RepoConfig) -> AsOfJoinOfflineStoreConfig:
-    found = config.offline_store
-    assert isinstance(found, AsOfJoinOfflineStoreConfig)
-    return found
+    return config.offline_store  # type: ignore[no-any-return]
 
 
 def _files(config: RepoConfig, source: DataSource | None) -> FeatureFiles:
