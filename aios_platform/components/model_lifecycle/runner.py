@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import dagster as dg
+from dagster_postgres.utils import DagsterPostgresException
+from sqlalchemy.exc import DBAPIError
 
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.jobs import RANGE_END_TAG, run_tags
@@ -13,7 +15,7 @@ from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.plan import NextRun, next_run
 from aios_platform.components.model_lifecycle.state import read_state
 from aios_platform.database import Database
-from aios_platform.errors import LifecycleError
+from aios_platform.errors import DatabaseUnavailable, LifecycleError
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ def run_until_done(
 
     Raises:
         LifecycleError: A run failed, or the plan does not come to an end.
+        DatabaseUnavailable: Postgres went away.
     """
     done: set[str] = set()
     for _ in range(MOST_RUNS):
@@ -91,13 +94,22 @@ def _execute(
     job = definitions.resolve_job_def(names.job(run.job))
     tags = run_tags(names, run, as_of)
     single = run.first if run.first is not None and RANGE_END_TAG not in tags else None
-    result = job.execute_in_process(
-        instance=instance,
-        tags=tags,
-        partition_key=single,
-        raise_on_error=False,
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-    )
+    try:
+        result = job.execute_in_process(
+            instance=instance,
+            tags=tags,
+            partition_key=single,
+            raise_on_error=False,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+    except (DBAPIError, DagsterPostgresException) as error:
+        # Dagster's own records go to the same server; without it a run cannot even fail properly.
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise DatabaseUnavailable(
+            f"Postgres went away during the {run.job} run of {names.model}: "
+            f"{str(cause).strip().splitlines()[0]}.",
+            remedy="Start the server, then run the same command again.",
+        ) from error
     if not result.success:
         raise LifecycleError(
             f"The {run.job} run of {names.model} failed: {_failure(result)}",
