@@ -309,8 +309,7 @@ class AsOfJoinOfflineStore(OfflineStore):  # type: ignore[misc]
         self, config: RepoConfig, data_source: DataSource
     ) -> list[tuple[str, str]]:
         """Names and Arrow types of the source's columns."""
-        schema = _files(config, data_source).schema
-        return [(field.name, str(field.type)) for field in schema]
+        return [(f.name, str(f.type)) for f in _files(config, data_source).schema]
 
 
 def _settings(config: RepoConfig) -> AsOfJoinOfflineStoreConfig:
@@ -397,6 +396,5 @@ def _joins(
 
 
 def _with_dummy_key(table: pa.Table, join_keys: list[str]) -> pa.Table:
-    if join_keys:
-        return table
-    return table.append_column(DUMMY_ENTITY_ID, pa.array([DUMMY_ENTITY_VAL] * table.num_rows))
+    dummy = pa.array([DUMMY_ENTITY_VAL] * table.num_rows)
+    return table if join_keys else table.append_column(DUMMY_ENTITY_ID, dummy)
