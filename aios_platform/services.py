@@ -105,7 +105,7 @@ def workstation(
             url=f"http://127.0.0.1:{port}",
             health=f"http://127.0.0.1:{port}/server_info",
         ),
-        Service("daemon", (python, "-m", "dagster._daemon", "run", "-w", workspace)),
+        Service("daemon", (python, "-m", "dagster._daemon", "run", "-w", str(workspace))),
         Service(
             "MLflow",
             (

@@ -100,7 +100,9 @@ def test_a_full_disk_leaves_the_old_version_and_no_litter(tmp_path):
             print("refused:", error)
         """
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert "refused: Cannot write under" in done.stdout
     assert store.current("d", "k") == before
     assert store.read(before).equals(TABLE)
