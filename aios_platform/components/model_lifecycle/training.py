@@ -1,5 +1,6 @@
 """Assets `training_set` and `candidate`: a pinned set, then a trained and registered version."""
 
+import shutil
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -16,7 +17,7 @@ from aios_platform.components.model_lifecycle.plan import split_windows
 from aios_platform.components.model_lifecycle.spans import clock_of
 from aios_platform.components.model_lifecycle.state import matured_keys
 from aios_platform.errors import LifecycleError
-from aios_platform.resources.stores import Artifacts, Features, Registry
+from aios_platform.resources.stores import Artifacts, Features, Ledger, Registry
 from aios_platform.settings import settings
 from aios_platform.telemetry import stage
 
@@ -104,23 +105,26 @@ def training_assets(names: Names) -> list[dg.AssetsDefinition]:
         description="Trained with Lightning, calibrated, exported to ONNX, registered in MLflow.",
     )
     def candidate(
-        context: dg.AssetExecutionContext, artifacts: Artifacts, registry: Registry
+        context: dg.AssetExecutionContext, artifacts: Artifacts, ledger: Ledger, registry: Registry
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from aios_platform.training.trainer import train
 
         store = artifacts.open()
         record = take(store, context, "training_set", TrainingSet)
         with stage(names.model, "candidate", f"{len(record.frames)} windows") as made:
+            workdir = settings().home_path / "training" / names.model / record.digest[:16]
             trained = train(
                 declaration.training,
                 record.features,
                 _frame(store, record),
                 label=declaration.label.column,
-                workdir=settings().home_path / "training" / names.model / record.digest[:16],
+                workdir=workdir,
             )
-            version = registry.open().register(
-                declaration=declaration, trained=trained, training_set=record, store=store
-            )
+            with ledger.open().lock(f"register {names.model}"):
+                version = registry.open().register(
+                    declaration=declaration, trained=trained, training_set=record, store=store
+                )
+            shutil.rmtree(workdir, ignore_errors=True)
             made.append(f"version {version.version}")
         hand_on(
             store,
