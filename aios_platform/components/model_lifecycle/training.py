@@ -40,7 +40,13 @@ def training_assets(names: Names) -> list[dg.AssetsDefinition]:
         kinds={"feast", "parquet"},
         owners=[declaration.owner],
         check_specs=[
-            dg.AssetCheckSpec(NO_LEAKAGE, asset=names.asset("training_set"), blocking=True)
+            dg.AssetCheckSpec(
+                NO_LEAKAGE,
+                asset=names.asset("training_set"),
+                blocking=True,
+                description="Made again from what was known at sampled moments, every feature has "
+                "the same value; none separates the label by itself.",
+            )
         ],
         description="Point-in-time rows of the training windows and of the exam, pinned by digest.",
     )
