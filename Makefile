@@ -32,7 +32,7 @@ ui: $(STAMP) ## Dagster, its daemon and MLflow on loopback, until Ctrl-C.
 	@exec $(BIN)/aios ui
 
 test: $(STAMP) ## The whole test suite.
-	@$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP) ## ruff, mypy, import-linter, and Dagster's own check of the definitions.
 	@$(BIN)/ruff check .

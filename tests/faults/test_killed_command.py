@@ -20,7 +20,6 @@ from tests.e2e import small_flights
 
 pytestmark = [
     pytest.mark.postgres,
-    pytest.mark.xdist_group("faults"),
     pytest.mark.timeout(900),
 ]
 

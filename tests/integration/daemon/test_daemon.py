@@ -23,7 +23,6 @@ from tests.e2e import small_flights
 
 pytestmark = [
     pytest.mark.postgres,
-    pytest.mark.xdist_group("daemon"),
     pytest.mark.timeout(900),
 ]
 LOCATION = "small_flights"

