@@ -15,7 +15,6 @@ from tests.e2e import small_flights
 
 pytestmark = [
     pytest.mark.postgres,
-    pytest.mark.xdist_group("e2e"),
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.timeout(600),
 ]
@@ -30,8 +29,11 @@ def life(database):
     class Life:
         names = small_flights.names()
         store = ArtifactStore(settings().artifact_root)
-        instance = dg.DagsterInstance.ephemeral()
         definitions = small_flights.definitions(names)
+
+        def __init__(self, instance):
+            self.instance = instance
+            self.results = self.run()
 
         def run(self, as_of=AS_OF):
             return list(
@@ -40,9 +42,8 @@ def life(database):
                 )
             )
 
-    life = Life()
-    life.results = life.run()
-    return life
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Life(instance)
 
 
 def test_a_brand_new_model_finds_its_own_order(life):
