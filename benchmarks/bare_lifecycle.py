@@ -206,11 +206,22 @@ def write(frame: pl.DataFrame, path: Path) -> None:
 
 def write_features(folder: Path) -> list[str]:
     """Run the model's feature SQL over the whole year."""
-    connection = duckdb.connect(config={"threads": 4})
+    connection = duckdb.connect(config={"threads": 2})
     connection.execute("SET TimeZone = 'UTC'")
+    # The SQL gets what it gets from the platform: plain times, and a window, here all there is.
     for table in ("flights", "weather", "planes"):
         files = f"{folder}/raw/{table}/*.parquet"
-        connection.execute(f"CREATE TABLE {table} AS SELECT * FROM read_parquet('{files}')")
+        times = [
+            f"make_timestamp(epoch_us({field.name})) AS {field.name}"
+            for field in pq.read_schema(next((folder / "raw" / table).glob("*.parquet")))
+            if pa.types.is_timestamp(field.type)
+        ]
+        connection.execute(
+            f"CREATE TABLE {table} AS SELECT * REPLACE ({', '.join(times)}) "
+            f"FROM read_parquet('{files}')"
+        )
+    for name, moment in [("window_start", "1900-01-01"), ("window_end", "2100-01-01")]:
+        connection.execute(f"CREATE MACRO {name}() AS TIMESTAMP '{moment}'")
     (folder / "features").mkdir(exist_ok=True)
     queries = sorted((MODEL / "features").glob("*.sql"))
     for query in queries:

@@ -207,9 +207,9 @@ class Replay:
             )
             for name, table in raw.items()
         }
-        with closing(FeatureEngine(known)) as engine:
+        with closing(FeatureEngine(known, window)) as engine:
             for dataset, path in wanted.items():
-                pq.write_table(engine.table(self.queries[dataset], window), path)
+                pq.write_table(engine.table(self.queries[dataset]), path)
 
     def _compare(
         self,

@@ -1,21 +1,26 @@
 """Feature tables: what a model's feature SQL makes of its raw tables, window by window.
 
-Each `<name>.sql` beside a model's declaration is one DuckDB query over views named like the raw
-tables. A view holds the window and the lookback windows before it; a table without event time
-(a snapshot) only the window's own delivery. The query's columns are, in this order: the join
-keys, `event_timestamp`, `created_timestamp` (when the row became known), the features. Rows
-whose event lies in the window are kept, so each row is written by exactly one window, and what
-becomes known in a window about rows of the one before is found through the lookback.
+Each `<name>.sql` beside a model's declaration is one DuckDB query over tables named like the raw
+ones. A table holds the window and the lookback windows before it; one without event time (a
+snapshot) only the window's own delivery. Times are TIMESTAMP in UTC. The query's columns are, in
+this order: the join keys, `event_timestamp`, `created_timestamp` (when the row became known), the
+features. Rows whose event lies in the window are kept, so each row is written by exactly one
+window, and what becomes known in a window about rows of the one before is found through the
+lookback. A query may leave out earlier what it knows to be of no use to the window: its bounds
+are `window_start()` and `window_end()`.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from aios_platform.artifacts import ROW_GROUP_ROWS, ArtifactStore
 from aios_platform.contracts.datasets import DatasetVersion
@@ -27,7 +32,7 @@ EVENT = "event_timestamp"
 CREATED = "created_timestamp"
 INSTANT = pa.timestamp("us", tz="UTC")
 MEMORY_LIMIT = "2GB"
-THREADS = 4
+THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -117,13 +122,15 @@ def build_feature_tables(
             made[query.name] = fresh
     stale = [query for query in queries if query.name not in made]
     if stale:
-        with closing(FeatureEngine({name: store.scan(vs) for name, vs in raw.items()})) as engine:
+        tables = {name: store.scan(versions) for name, versions in raw.items()}
+        with closing(FeatureEngine(tables, window)) as engine:
             for query in stale:
+                schema, batches = engine.run(query)
                 made[query.name] = store.write(
                     f"{declaration.name}/features/{query.name}",
                     window.key,
-                    engine.batches(query, window),
-                    schema=engine.schema(query),
+                    batches,
+                    schema=schema,
                     inputs=inputs[query.name],
                 )
     return [made[query.name] for query in queries]
@@ -134,11 +141,13 @@ class FeatureEngine:
 
     Args:
         tables: Arrow tables or datasets by name.
+        window: The window whose rows are made.
     """
 
-    def __init__(self, tables: Mapping[str, Any]) -> None:
+    def __init__(self, tables: Mapping[str, Any], window: Window) -> None:
         import duckdb
 
+        self.window = window
         self._connection = duckdb.connect(
             config={
                 "memory_limit": MEMORY_LIMIT,
@@ -150,93 +159,119 @@ class FeatureEngine:
         self._connection.execute("SET TimeZone = 'UTC'")
         for name, table in tables.items():
             self._connection.register("arriving", table)
-            self._connection.execute(f'CREATE TABLE "{name}" AS SELECT * FROM arriving')  # noqa: S608
+            self._connection.execute(
+                f'CREATE TABLE "{name}" AS {_in_utc(table.schema)} FROM arriving'
+            )
             self._connection.unregister("arriving")
+        for name, moment in [("window_start", window.start), ("window_end", window.end)]:
+            self._connection.execute(f"CREATE MACRO {name}() AS {_literal(moment)}")
         # Feature SQL reads the raw tables and nothing else: no files, no network.
         self._connection.execute("SET enable_external_access = false")
-        self._schemas: dict[str, pa.Schema] = {}
 
     def close(self) -> None:
         """Give the memory back."""
         self._connection.close()
 
-    def schema(self, query: FeatureQuery) -> pa.Schema:
-        """Schema of the feature table.
+    def table(self, query: FeatureQuery) -> pa.Table:
+        """The window's rows as one table; see `run`."""
+        schema, batches = self.run(query)
+        return pa.Table.from_batches(batches, schema=schema)
 
-        Raises:
-            FeatureError: The query does not run, or its columns are not those of one.
-        """
-        if query.name not in self._schemas:
-            empty = self._select(query, f"SELECT * FROM ({query.sql}\n) LIMIT 0")  # noqa: S608
-            self._schemas[query.name] = _checked_schema(query, empty.to_arrow_table().schema)
-        return self._schemas[query.name]
-
-    def table(self, query: FeatureQuery, window: Window) -> pa.Table:
-        """The window's rows as one table; see `batches`."""
-        return pa.Table.from_batches(self.batches(query, window), schema=self.schema(query))
-
-    def batches(self, query: FeatureQuery, window: Window) -> Iterator[pa.RecordBatch]:
-        """The window's rows, sorted by time and key, checked.
+    def run(self, query: FeatureQuery) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """The feature table's schema, and the window's rows, sorted by time and key, checked.
 
         Rows with a null in a key belong to nobody and are left out.
 
         Raises:
-            FeatureError: A time is missing, a row is created before its event, or two rows have
-                the same key and times.
+            FeatureError: The query does not run, or its columns are not those of a feature table;
+                when the rows are read to their end: a time is missing, a row is created before
+                its event, or two rows have the same key and times.
         """
-        schema = self.schema(query)
-        keys = [f'"{n}"' for n in schema.names[: schema.names.index(EVENT)]]
-        present = " AND ".join([f"{key} IS NOT NULL" for key in keys] or ["true"])
-        self._run(
-            query,
-            f"CREATE OR REPLACE TEMP TABLE made AS SELECT * FROM ({query.sql}\n) "  # noqa: S608
-            f"WHERE {present} AND ({EVENT} IS NULL OR {EVENT} >= $start AND {EVENT} < $end)",
-            {"start": window.start, "end": window.end},
-        ).fetchall()
-        identity = ", ".join([*keys, EVENT, CREATED])
-        [[rows, eventless, createdless, early]] = self._run(
-            query,
-            f"SELECT count(*), count(*) FILTER (WHERE {EVENT} IS NULL), "  # noqa: S608
-            f"count(*) FILTER (WHERE {CREATED} IS NULL), "
-            f"count(*) FILTER (WHERE {CREATED} < {EVENT}) FROM made",
-        ).fetchall()
-        repeated = self._run(
-            query,
-            f"SELECT {identity}, count(*) FROM made GROUP BY {identity} "  # noqa: S608
-            "HAVING count(*) > 1 LIMIT 1",
-        ).fetchall()
-        for count, fault in [
-            (eventless, f"no {EVENT}"),
-            (createdless, f"no {CREATED}"),
-            (early, f"a {CREATED} before the {EVENT}"),
+        with _explained(query):
+            names = self._connection.sql(query.sql).columns
+        keys = _checked_keys(query, names)
+        columns = ", ".join(f'"{name}"' for name in names)
+        present = " AND ".join([f'"{key}" IS NOT NULL' for key in keys] or ["true"])
+        order = ", ".join([EVENT, *(f'"{key}"' for key in keys), CREATED])
+        with _explained(query):
+            reader = self._connection.sql(
+                f"SELECT {columns} FROM ({query.sql}\n) WHERE {present} AND ({EVENT} IS NULL "  # noqa: S608
+                f"OR {EVENT} >= window_start() AND {EVENT} < window_end()) ORDER BY {order}"
+            ).to_arrow_reader(ROW_GROUP_ROWS)
+        schema = _checked_schema(query, reader.schema)
+        return schema, self._checked(query, keys, schema, reader)
+
+    def _checked(
+        self, query: FeatureQuery, keys: list[str], schema: pa.Schema, reader: pa.RecordBatchReader
+    ) -> Iterator[pa.RecordBatch]:
+        checks = _RowChecks(keys)
+        while True:
+            with _explained(query):
+                batch = next(reader, None)
+            if batch is None:
+                break
+            rows = batch.cast(schema)
+            checks.see(rows)
+            yield rows
+        checks.refuse(f"{query.path}, window {self.window}")
+
+
+def _in_utc(schema: pa.Schema) -> str:
+    # TIMESTAMPTZ is reckoned in the calendar of a time zone, which makes frames over it slow.
+    times = [f'"{column.name}"' for column in schema if pa.types.is_timestamp(column.type)]
+    plain = ", ".join(f"make_timestamp(epoch_us({time})) AS {time}" for time in times)
+    return f"SELECT * REPLACE ({plain})" if plain else "SELECT *"
+
+
+def _literal(moment: datetime) -> str:
+    return f"TIMESTAMP '{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}'"
+
+
+@dataclass
+class _RowChecks:
+    """What must hold of a feature table's rows, seen batch by batch in their order."""
+
+    keys: list[str]
+    rows: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    repeated: tuple[Any, ...] | None = None
+    _last: pa.RecordBatch | None = None
+
+    def see(self, batch: pa.RecordBatch) -> None:
+        self.rows += batch.num_rows
+        early = pc.sum(pc.less(batch[CREATED], batch[EVENT])).as_py() or 0
+        for fault, count in [
+            (f"no {EVENT}", batch[EVENT].null_count),
+            (f"no {CREATED}", batch[CREATED].null_count),
+            (f"a {CREATED} before the {EVENT}", early),
         ]:
+            self.faults[fault] = self.faults.get(fault, 0) + count
+        identity = [*self.keys, EVENT, CREATED]
+        names = batch.select(identity)
+        seen = pa.Table.from_batches([self._last, names] if self._last else [names])
+        # In their order rows of one identity are neighbours.
+        same = np.ones(max(seen.num_rows - 1, 0), dtype=bool)
+        for name in identity[::-1]:
+            equal = pc.equal(seen[name].slice(1), seen[name].slice(0, len(same)))
+            same &= pc.fill_null(equal, False).to_numpy(zero_copy_only=False)
+        if self.repeated is None and same.any():
+            place = int(np.argmax(same))
+            self.repeated = tuple(seen.slice(place, 1).to_pylist()[0].values())
+        self._last = names.slice(batch.num_rows - 1)
+
+    def refuse(self, where: str) -> None:
+        for fault, count in self.faults.items():
             if count:
                 raise FeatureError(
-                    f"{query.path}, window {window}: {count} of {rows} rows have {fault}.",
+                    f"{where}: {count} of {self.rows} rows have {fault}.",
                     remedy="Give each row the time of its event, and when it became known.",
                 )
-        if repeated:
+        if self.repeated:
             raise FeatureError(
-                f"{query.path}, window {window}: several rows for {repeated[0][:-1]} "
-                f"({', '.join(schema.names[: len(keys)])}, {EVENT}, {CREATED}).",
+                f"{where}: several rows for {self.repeated} "
+                f"({', '.join([*self.keys, EVENT, CREATED])}).",
                 remedy="Aggregate to one row per key and time; which one to use is undefined.",
             )
-        order = ", ".join([EVENT, *keys, CREATED])
-        columns = ", ".join(f'"{name}"' for name in schema.names)
-        made = self._select(query, f"SELECT {columns} FROM made ORDER BY {order}")  # noqa: S608
-        for batch in made.to_arrow_reader(ROW_GROUP_ROWS):
-            yield batch.cast(schema)
-
-    def _run(
-        self, query: FeatureQuery, sql: str, parameters: Mapping[str, Any] | None = None
-    ) -> Any:
-        with _explained(query):
-            return self._connection.execute(sql, dict(parameters or {}))
-
-    def _select(self, query: FeatureQuery, sql: str) -> Any:
-        # A relation hands its result to Arrow without the copy that a DB-API result makes.
-        with _explained(query):
-            return self._connection.sql(sql)
 
 
 @contextmanager
@@ -245,26 +280,19 @@ def _explained(query: FeatureQuery) -> Iterator[None]:
 
     try:
         yield
-    except duckdb.Error as error:
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise FeatureError(
             f"{query.path} does not run: {error}",
             remedy="Correct the SQL; it sees the declared tables of the source, by name.",
         ) from error
 
 
-def _checked_schema(query: FeatureQuery, schema: pa.Schema) -> pa.Schema:
-    names = schema.names
+def _checked_keys(query: FeatureQuery, names: list[str]) -> list[str]:
     for name in (EVENT, CREATED):
         if name not in names:
             raise FeatureError(
                 f"{query.path} gives no column {name}; it gives {', '.join(names)}.",
                 remedy="Select the join keys, event_timestamp, created_timestamp, the features.",
-            )
-        kind = schema.field(name).type
-        if not (pa.types.is_timestamp(kind) and kind.tz):
-            raise FeatureError(
-                f"{query.path}: {name} is of type {kind}; a time with a time zone is needed.",
-                remedy="Use TIMESTAMPTZ, in UTC.",
             )
     place = names.index(EVENT)
     if names.index(CREATED) != place + 1:
@@ -272,15 +300,26 @@ def _checked_schema(query: FeatureQuery, schema: pa.Schema) -> pa.Schema:
             f"{query.path}: {CREATED} does not follow {EVENT}.",
             remedy="Select the join keys, event_timestamp, created_timestamp, the features.",
         )
+    return names[:place]
+
+
+def _checked_schema(query: FeatureQuery, schema: pa.Schema) -> pa.Schema:
+    for name in (EVENT, CREATED):
+        kind = schema.field(name).type
+        if not (pa.types.is_timestamp(kind) and kind.unit == "us"):
+            raise FeatureError(
+                f"{query.path}: {name} is of type {kind}; a moment in microseconds is needed.",
+                remedy="Use TIMESTAMP, in UTC, or TIMESTAMPTZ.",
+            )
     fields = []
-    for field in schema:
-        kind = INSTANT if field.name in (EVENT, CREATED) else field.type
+    for column in schema:
+        kind = INSTANT if column.name in (EVENT, CREATED) else column.type
         if pa.types.is_decimal(kind) or pa.types.is_nested(kind):
             raise FeatureError(
-                f"{query.path}: the column {field.name} is of type {kind}, which no model takes.",
+                f"{query.path}: the column {column.name} is of type {kind}, which no model takes.",
                 remedy="Cast it in the SQL, e.g. with ::FLOAT, ::BIGINT or ::VARCHAR.",
             )
-        fields.append(pa.field(field.name, kind))
+        fields.append(pa.field(column.name, kind))
     return pa.schema(fields)
 
 

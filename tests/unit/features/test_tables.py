@@ -164,9 +164,9 @@ T = "known_at AS event_timestamp, known_at AS created_timestamp"
         ("SELECT shopp FROM visits", r"rates\.sql does not run: .*shopp"),
         ("SELECT shop, late FROM visits", "gives no column event_timestamp"),
         (
-            "SELECT shop, known_at::TIMESTAMP AS event_timestamp, "
+            "SELECT shop, known_at::DATE AS event_timestamp, "
             "known_at AS created_timestamp FROM visits",
-            "a time with a time zone is needed",
+            "a moment in microseconds is needed",
         ),
         (
             "SELECT shop, known_at AS event_timestamp, 1 AS n, "

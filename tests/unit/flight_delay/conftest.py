@@ -1,8 +1,9 @@
 """Real flights of February and March, and the feature tables that their SQL makes of them."""
 
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
-import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -10,10 +11,18 @@ import yaml
 
 import aios_platform.defs.flight_delay as package
 from aios_platform.contracts.declaration import ModelDeclaration
+from aios_platform.contracts.windows import Window
 from aios_platform.defs.flight_delay.source import read_window
+from aios_platform.features.tables import FeatureEngine, FeatureQuery, feature_queries
 
 FOLDER = Path(package.__file__).parent
-SQL = {path.stem: path.read_text() for path in sorted((FOLDER / "features").glob("*.sql"))}
+SQL = {query.name: query.sql for query in feature_queries(FOLDER / "features")}
+# A window of which no SQL can leave anything out.
+ALWAYS = Window(
+    key="always",
+    start=datetime(1900, 1, 1, tzinfo=UTC),
+    end=datetime(2100, 1, 1, tzinfo=UTC),
+)
 
 
 @pytest.fixture(scope="session")
@@ -44,17 +53,14 @@ def between(table: pa.Table, column: str) -> pa.Table:
     return frame.filter(inside).to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def run_sql(sql: str, tables: dict[str, pa.Table]) -> pl.DataFrame:
-    """The rows that feature SQL makes of raw tables."""
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        for name, table in tables.items():
-            connection.register(name, table)
-        frame = pl.from_arrow(connection.sql(sql).to_arrow_table())
+def run_sql(name: str, tables: dict[str, pa.Table], window: Window = ALWAYS) -> pl.DataFrame:
+    """The rows of a window that a feature table's SQL makes of raw tables."""
+    with closing(FeatureEngine(tables, window)) as engine:
+        frame = pl.from_arrow(engine.table(FeatureQuery(name, name, SQL[name])))
     assert isinstance(frame, pl.DataFrame)
     return frame
 
 
 @pytest.fixture(scope="session")
 def made(raw: dict[str, pa.Table]) -> dict[str, pl.DataFrame]:
-    return {name: run_sql(sql, raw) for name, sql in SQL.items()}
+    return {name: run_sql(name, raw) for name in SQL}

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from aios_platform.contracts.declaration import ModelDeclaration
+from aios_platform.contracts.windows import Window
 from tests.unit.flight_delay.conftest import SQL, run_sql
 
 KEYS = ["origin", "carrier", "destination", "route", "flight_number", "tail_number"]
@@ -69,13 +70,26 @@ def test_no_row_would_have_been_different_in_the_past(
 ) -> None:
     cutoff = datetime.fromisoformat(hour + "+00:00")
     past = known(raw, declaration, cutoff)
-    for name, sql in SQL.items():
+    for name in SQL:
         until = pl.col("event_timestamp") <= cutoff
-        then = run_sql(sql, past).filter(until)
+        then = run_sql(name, past).filter(until)
         now = made[name].filter(until)
         order = [*keys_of(now), "event_timestamp"]
         assert then.sort(order).equals(now.sort(order)), name
         assert now.height > 0
+
+
+@pytest.mark.parametrize("start", ["2013-03-01 05:00", "2013-03-07 17:34"])
+def test_rows_do_not_depend_on_where_the_window_begins(
+    raw: dict[str, pa.Table], made: dict[str, pl.DataFrame], start: str
+) -> None:
+    begin = datetime.fromisoformat(start + "+00:00")
+    window = Window(key="part", start=begin, end=begin + timedelta(days=2))
+    for name in SQL:
+        inside = pl.col("event_timestamp").is_between(window.start, window.end, closed="left")
+        expected = made[name].filter(inside)
+        assert run_sql(name, raw, window).equals(expected), name
+        assert expected.height > 0 or name == "plane"
 
 
 def test_late_rates_count_the_flights_that_have_landed(

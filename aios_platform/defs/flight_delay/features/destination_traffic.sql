@@ -1,49 +1,41 @@
 -- How departures to a destination are going: a ground stop there shows here.
 -- A flight is overdue from its scheduled departure until it departs, four hours at most: most of
 -- those that are later still were cancelled, and nothing says when that became known.
-WITH events AS (
+WITH recent AS (
+    -- Flights that were over and done with four hours before the window change nothing in it.
+    SELECT *, scheduled_at + INTERVAL 4 HOURS AS given_up_at
+    FROM flights
+    WHERE greatest(scheduled_at, departed_at) >= window_start() - INTERVAL 4 HOURS
+),
+events AS (
     SELECT
         destination,
         scheduled_at AS event_timestamp,
-        0 AS departed,
-        0 AS late,
-        CASE WHEN departed_at <= scheduled_at THEN 0 ELSE 1 END AS overdue
-    FROM flights
+        NULL::DOUBLE AS late,
+        CASE WHEN departed_at <= scheduled_at THEN 0 ELSE 1 END::DOUBLE AS overdue
+    FROM recent
     UNION ALL
     SELECT
-        destination, departed_at, 1, (departure_delay > 15)::INT,
-        CASE
-            WHEN departed_at > scheduled_at AND departed_at < scheduled_at + INTERVAL 4 HOURS
-            THEN -1 ELSE 0
-        END
-    FROM flights
+        destination, departed_at, (departure_delay > 15)::INT,
+        CASE WHEN departed_at > scheduled_at AND departed_at < given_up_at THEN -1 ELSE 0 END
+    FROM recent
     WHERE departed_at IS NOT NULL
     UNION ALL
     SELECT
-        destination, scheduled_at + INTERVAL 4 HOURS, 0, 0,
-        CASE WHEN departed_at < scheduled_at + INTERVAL 4 HOURS THEN 0 ELSE -1 END
-    FROM flights
-),
-moments AS (
-    SELECT
-        destination,
-        event_timestamp,
-        sum(departed) AS departed,
-        sum(late) AS late,
-        sum(overdue) AS overdue
-    FROM events
-    GROUP BY ALL
+        destination, given_up_at, NULL,
+        CASE WHEN departed_at < given_up_at THEN 0 ELSE -1 END
+    FROM recent
 )
-SELECT
+-- A frame ends with all events of its moment, so their rows are equal: DISTINCT leaves one.
+SELECT DISTINCT
     destination,
     event_timestamp,
     event_timestamp AS created_timestamp,
     (sum(overdue) OVER so_far)::FLOAT AS destination_overdue,
-    (sum(late) OVER hours_4 / nullif(sum(departed) OVER hours_4, 0))::FLOAT
-        AS destination_departure_late_rate_4h
-FROM moments
+    (avg(late) OVER hours_4)::FLOAT AS destination_departure_late_rate_4h
+FROM events
 WINDOW
-    so_far AS (PARTITION BY destination ORDER BY event_timestamp ROWS UNBOUNDED PRECEDING),
+    so_far AS (PARTITION BY destination ORDER BY event_timestamp),
     hours_4 AS (
         PARTITION BY destination ORDER BY event_timestamp
         RANGE BETWEEN INTERVAL 4 HOURS PRECEDING AND CURRENT ROW

@@ -1,29 +1,22 @@
 -- Delays of the same flight on the days before.
-WITH landings AS (
-    SELECT
-        flight_number,
-        landed_at AS event_timestamp,
-        count(*) AS flights,
-        count(*) FILTER (WHERE is_late) AS late,
-        sum(greatest(least(arrival_delay, 180), -60)) AS delay
-    FROM flights
-    WHERE landed_at IS NOT NULL
-    GROUP BY ALL
-)
-SELECT
+-- A frame ends with all landings of its moment, so their rows are equal: DISTINCT leaves one.
+SELECT DISTINCT
     flight_number,
-    event_timestamp,
-    event_timestamp AS created_timestamp,
-    (sum(late) OVER days_28 / sum(flights) OVER days_28)::FLOAT AS flight_number_late_rate_28d,
-    (sum(delay) OVER days_7 / sum(flights) OVER days_7)::FLOAT AS flight_number_delay_7d,
-    (sum(delay) OVER days_28 / sum(flights) OVER days_28)::FLOAT AS flight_number_delay_28d
-FROM landings
+    landed_at AS event_timestamp,
+    landed_at AS created_timestamp,
+    (avg(is_late::INT::DOUBLE) OVER days_28)::FLOAT AS flight_number_late_rate_28d,
+    (avg(greatest(least(arrival_delay, 180), -60)::DOUBLE) OVER days_7)::FLOAT
+        AS flight_number_delay_7d,
+    (avg(greatest(least(arrival_delay, 180), -60)::DOUBLE) OVER days_28)::FLOAT
+        AS flight_number_delay_28d
+FROM flights
+WHERE landed_at >= window_start() - INTERVAL 28 DAYS
 WINDOW
     days_7 AS (
-        PARTITION BY flight_number ORDER BY event_timestamp
+        PARTITION BY flight_number ORDER BY landed_at
         RANGE BETWEEN INTERVAL 7 DAYS PRECEDING AND CURRENT ROW
     ),
     days_28 AS (
-        PARTITION BY flight_number ORDER BY event_timestamp
+        PARTITION BY flight_number ORDER BY landed_at
         RANGE BETWEEN INTERVAL 28 DAYS PRECEDING AND CURRENT ROW
     )

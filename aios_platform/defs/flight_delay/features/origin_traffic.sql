@@ -1,34 +1,38 @@
 -- How departures at an airport are going, at each moment something there happens.
 -- A flight is overdue from its scheduled departure until it departs, four hours at most: most of
 -- those that are later still were cancelled, and nothing says when that became known.
-WITH events AS (
+WITH recent AS (
+    -- Flights that were over and done with four hours before the window change nothing in it.
+    SELECT *, scheduled_at + INTERVAL 4 HOURS AS given_up_at
+    FROM flights
+    WHERE greatest(scheduled_at, departed_at) >= window_start() - INTERVAL 4 HOURS
+),
+events AS (
     SELECT
         origin,
         scheduled_at AS event_timestamp,
-        0 AS departed,
-        0 AS delay, 0 AS late,
-        CASE WHEN departed_at <= scheduled_at THEN 0 ELSE 1 END AS overdue
-    FROM flights
+        NULL::DOUBLE AS delay,
+        NULL::DOUBLE AS late,
+        CASE WHEN departed_at <= scheduled_at THEN 0 ELSE 1 END::DOUBLE AS overdue
+    FROM recent
     UNION ALL
     SELECT
-        origin, departed_at, 1, greatest(least(departure_delay, 180), -30), (departure_delay > 15)::INT,
-        CASE
-            WHEN departed_at > scheduled_at AND departed_at < scheduled_at + INTERVAL 4 HOURS
-            THEN -1 ELSE 0
-        END
-    FROM flights
+        origin, departed_at, greatest(least(departure_delay, 180), -30), (departure_delay > 15)::INT,
+        CASE WHEN departed_at > scheduled_at AND departed_at < given_up_at THEN -1 ELSE 0 END
+    FROM recent
     WHERE departed_at IS NOT NULL
     UNION ALL
     SELECT
-        origin, scheduled_at + INTERVAL 4 HOURS, 0, 0, 0,
-        CASE WHEN departed_at < scheduled_at + INTERVAL 4 HOURS THEN 0 ELSE -1 END
-    FROM flights
+        origin, given_up_at, NULL, NULL,
+        CASE WHEN departed_at < given_up_at THEN 0 ELSE -1 END
+    FROM recent
 ),
+-- Things often happen at the same minute at an airport: one row per moment makes frames cheaper.
 moments AS (
     SELECT
         origin,
         event_timestamp,
-        sum(departed) AS departed,
+        count(late)::DOUBLE AS departed,
         sum(delay) AS delay,
         sum(late) AS late,
         sum(overdue) AS overdue

@@ -1,34 +1,25 @@
 -- Late arrivals among the flights of a route that have landed.
-WITH landings AS (
-    SELECT
-        route,
-        landed_at AS event_timestamp,
-        count(*) AS flights,
-        count(*) FILTER (WHERE is_late) AS late,
-        sum(greatest(least(arrival_delay, 180), -60)) AS delay
-    FROM flights
-    WHERE landed_at IS NOT NULL
-    GROUP BY ALL
-)
-SELECT
+-- A frame ends with all landings of its moment, so their rows are equal: DISTINCT leaves one.
+SELECT DISTINCT
     route,
-    event_timestamp,
-    event_timestamp AS created_timestamp,
-    (sum(late) OVER days_7 / sum(flights) OVER days_7)::FLOAT AS route_late_rate_7d,
-    (sum(late) OVER days_28 / sum(flights) OVER days_28)::FLOAT AS route_late_rate_28d,
-    (sum(delay) OVER days_1 / sum(flights) OVER days_1)::FLOAT AS route_delay_1d,
-    (sum(flights) OVER days_28)::FLOAT AS route_flights_28d
-FROM landings
+    landed_at AS event_timestamp,
+    landed_at AS created_timestamp,
+    (avg(is_late::INT::DOUBLE) OVER days_7)::FLOAT AS route_late_rate_7d,
+    (avg(is_late::INT::DOUBLE) OVER days_28)::FLOAT AS route_late_rate_28d,
+    (avg(greatest(least(arrival_delay, 180), -60)::DOUBLE) OVER days_1)::FLOAT AS route_delay_1d,
+    (count(*) OVER days_28)::FLOAT AS route_flights_28d
+FROM flights
+WHERE landed_at >= window_start() - INTERVAL 28 DAYS
 WINDOW
     days_1 AS (
-        PARTITION BY route ORDER BY event_timestamp
+        PARTITION BY route ORDER BY landed_at
         RANGE BETWEEN INTERVAL 1 DAY PRECEDING AND CURRENT ROW
     ),
     days_7 AS (
-        PARTITION BY route ORDER BY event_timestamp
+        PARTITION BY route ORDER BY landed_at
         RANGE BETWEEN INTERVAL 7 DAYS PRECEDING AND CURRENT ROW
     ),
     days_28 AS (
-        PARTITION BY route ORDER BY event_timestamp
+        PARTITION BY route ORDER BY landed_at
         RANGE BETWEEN INTERVAL 28 DAYS PRECEDING AND CURRENT ROW
     )
