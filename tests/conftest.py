@@ -38,3 +38,25 @@ def store(tmp_path: Path):
     from aios_platform.artifacts import ArtifactStore
 
     return ArtifactStore(str(tmp_path / "artifacts"))
+
+
+@pytest.fixture(scope="module")
+def own_home(tmp_path_factory) -> Iterator[Path]:
+    """A home, and so a Postgres and an artifact root, of one test module's own."""
+    from aios_platform import database, settings
+    from aios_platform.resources import stores
+
+    def forget() -> None:
+        if database.database.cache_info().currsize:
+            database.database().close()
+        for cached in (settings.settings, database.database, stores._feature_store):
+            cached.cache_clear()
+
+    folder = tmp_path_factory.mktemp("home")
+    for path in (folder, *folder.parents[:2]):
+        path.chmod(0o755)
+    forget()
+    os.environ["AIOS_HOME"] = str(folder)
+    yield folder
+    forget()
+    os.environ["AIOS_HOME"] = str(_HOME)

@@ -23,6 +23,14 @@ MONTHS = [f"2013-{month:02}" for month in range(1, 7)]
 
 
 @pytest.fixture(scope="module")
+def database(own_home):
+    """A Postgres that nothing else has written to."""
+    from aios_platform.database import database
+
+    return database()
+
+
+@pytest.fixture(scope="module")
 def life(database):
     """The small model, run until nothing is left to do."""
 

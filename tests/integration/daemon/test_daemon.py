@@ -84,6 +84,14 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
+def database(own_home):
+    """A Postgres that nothing else has written to."""
+    from aios_platform.database import database
+
+    return database()
+
+
+@pytest.fixture(scope="module")
 def bootstrapped(database, tmp_path_factory):
     """A workstation that has brought the small model to life all by itself."""
     station = Workstation(tmp_path_factory.mktemp("station"), database)

@@ -85,6 +85,20 @@ def test_it_starts_after_its_owner_and_itself_were_killed(home):
     assert succeeded(python(home))
 
 
+def test_a_stale_note_of_a_process_that_is_somebody_elses_is_not_believed(home):
+    assert succeeded(python(home))
+    note = home / "postgres" / "postmaster.pid"
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        lines = [str(bystander.pid), str(home / "postgres"), "1", "5432", str(home / "postgres")]
+        note.write_text("\n".join([*lines, "", "0 0", "ready   ", ""]))
+        assert succeeded(python(home))
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
 def test_a_killed_owner_leaves_a_server_that_the_next_one_joins_and_stops(home):
     owner = python(home, "60")
     assert owner.stdout.readline().strip() == "0"
