@@ -11,6 +11,7 @@ from aios_platform.artifacts import ArtifactStore
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.windows import Window
 from aios_platform.errors import ArtifactMissing, FeatureError
+from aios_platform.features import tables as feature_tables
 from aios_platform.features.tables import build_feature_tables, require_feature_tables
 
 INSTANT = pa.timestamp("us", tz="UTC")
@@ -203,5 +204,24 @@ def test_what_is_no_feature_table_is_refused(
     deliver(store, 1, ("a", 9, 10))
     (sql / "rates.sql").write_text(query)
     with pytest.raises(FeatureError, match=message):
+        build(declaration, sql, 1, store)
+    assert store.current("visits/features/rates", "2024-01-01") is None
+
+
+@pytest.mark.parametrize("place", [0, 2046, 2047, 2048, 6000])
+def test_a_repeated_row_is_found_wherever_the_batches_are_cut(
+    declaration: ModelDeclaration,
+    sql: Path,
+    store: ArtifactStore,
+    monkeypatch: pytest.MonkeyPatch,
+    place: int,
+) -> None:
+    monkeypatch.setattr(feature_tables, "ROW_GROUP_ROWS", 2048)
+    deliver(store, 1, ("a", 9, 10))
+    (sql / "rates.sql").write_text(
+        f"SELECT 'a' AS shop, window_start() + to_microseconds(n - (n > {place})::INT) "
+        "AS event_timestamp, event_timestamp AS created_timestamp, n FROM range(7000) AS numbers(n)"
+    )
+    with pytest.raises(FeatureError, match=rf"several rows for \('a', .*{place or ''}"):
         build(declaration, sql, 1, store)
     assert store.current("visits/features/rates", "2024-01-01") is None
