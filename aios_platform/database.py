@@ -213,17 +213,20 @@ def start_embedded(folder: Path) -> str:
                 # one recovery before it answers.
                 if attempt == START_ATTEMPTS:
                     raise DatabaseUnavailable(
-                        f"The embedded Postgres under {folder} does not start: "
-                        f"{str(error) or type(error).__name__}",
+                        f"The embedded Postgres under {folder} does not start "
+                        f"({str(error) or type(error).__name__}). Its log ends with: "
+                        f"{_end_of(folder / 'log')}",
                         remedy=f"Read {folder / 'log'}; AIOS_DATABASE_URL names a server instead.",
                     ) from error
                 logger.info("Embedded Postgres did not start (%s); trying again.", error)
+                _forget_dead_server(folder / "postmaster.pid")
                 time.sleep(attempt)
     raise AssertionError("unreachable")
 
 
 def _start(folder: Path) -> str:
     import psutil
+    import psycopg2
 
     with warnings.catch_warnings():
         # Without XDG_RUNTIME_DIR the wheel's lock falls back to the temporary folder; that is fine.
@@ -245,7 +248,7 @@ def _start(folder: Path) -> str:
         server.ensure_postgres_running()
     else:
         server = get_server(folder, cleanup_mode="stop")
-    _require_answer(str(server.get_uri()), folder / "postmaster.pid")
+    psycopg2.connect(str(server.get_uri()), connect_timeout=CONNECT_TIMEOUT_SECONDS).close()
     users = server.global_process_id_list
     users.put([pid for pid in users.get_and_add(os.getpid()) if psutil.pid_exists(pid)])
     users.get_and_add(os.getpid())
@@ -253,20 +256,29 @@ def _start(folder: Path) -> str:
     return str(server.get_uri())
 
 
-def _require_answer(url: str, pid_file: Path) -> None:
-    """Connect once: the wheel takes any living process of the noted number for the server."""
-    import psutil
-    import psycopg2
+def _end_of(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-3:] if log.exists() else []
+    return " | ".join(lines) or "nothing"
 
+
+def _forget_dead_server(pid_file: Path) -> None:
+    """Remove the note of a server that is no more.
+
+    Both the wheel and Postgres itself believe the note while a process of that number exists:
+    also a dead one that nobody has waited for yet, or somebody else's that got the number.
+    """
+    import psutil
+
+    noted = pid_file.read_text().split("\n", 1)[0] if pid_file.exists() else ""
+    if not noted.isdigit():
+        return
     try:
-        psycopg2.connect(url, connect_timeout=CONNECT_TIMEOUT_SECONDS).close()
-    except psycopg2.OperationalError:
-        noted = pid_file.read_text().split("\n", 1)[0] if pid_file.exists() else ""
-        if noted.isdigit() and psutil.pid_exists(int(noted)):
-            process = psutil.Process(int(noted))
-            if process.status() == psutil.STATUS_ZOMBIE or "postgres" not in process.name():
-                pid_file.unlink(missing_ok=True)
-        raise
+        process = psutil.Process(int(noted))
+        dead = process.status() == psutil.STATUS_ZOMBIE or "postgres" not in process.name()
+    except psutil.NoSuchProcess:
+        dead = True
+    if dead:
+        pid_file.unlink(missing_ok=True)
 
 
 @cache
