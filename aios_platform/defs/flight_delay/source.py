@@ -61,9 +61,7 @@ def read_window(window: Window) -> Mapping[str, pa.Table]:
 def _slice(frame: "pl.DataFrame", column: str, window: Window) -> pa.Table:
     import polars as pl
 
-    inside = pl.col(column).is_between(
-        _instant(window.start), _instant(window.end), closed="left"
-    )
+    inside = pl.col(column).is_between(_instant(window.start), _instant(window.end), closed="left")
     return frame.filter(inside).to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
