@@ -67,6 +67,7 @@ def environment(database: Database) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
         "OMP_WAIT_POLICY": "PASSIVE",
         **feast_environment(database.url("feast")),
     }
