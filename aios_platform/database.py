@@ -250,8 +250,10 @@ def _start(folder: Path) -> str:
         server = get_server(folder, cleanup_mode="stop")
     psycopg2.connect(str(server.get_uri()), connect_timeout=CONNECT_TIMEOUT_SECONDS).close()
     users = server.global_process_id_list
-    users.put([pid for pid in users.get_and_add(os.getpid()) if psutil.pid_exists(pid)])
-    users.get_and_add(os.getpid())
+    # The wheel writes this list under the same lock, when its users come and go.
+    with PostgresServer._lock:
+        others = [pid for pid in users.get_and_add(os.getpid()) if psutil.pid_exists(pid)]
+        users.put(sorted({*others, os.getpid()}))
     _stop_server_on_sigterm()
     return str(server.get_uri())
 
