@@ -88,8 +88,8 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def last(home) -> Command:
-    """The command after it was killed in three places and lost its database once."""
-    for moment in ("raw              2013-01", "network 0, epoch 0"):
+    """The command after it was killed in four places and lost its database once."""
+    for moment in ("raw              2013-01", "online_features  2013-01", "network 0, epoch 0"):
         command = Command(home)
         command.until(moment)
         command.kill()
@@ -154,3 +154,18 @@ def test_no_row_was_lost_or_doubled(last, home):
         predictions = store.require(names.predictions, key)
         assert predictions.version == 1
         assert predictions.rows == raw.rows
+
+
+def test_the_online_store_has_every_window(last, home):
+    from aios_platform.features.store import open_feature_store
+
+    database = open_database(Settings(home=home))
+    store = open_feature_store(Settings().feature_repo, database.url("feast"))
+    online = store._get_provider().online_store
+    views = [view.name for view in store.list_feature_views()]
+    assert len(views) == len(small_flights.names().feature_tables)
+    months = {f"2013-{month:02}" for month in range(1, 7)}
+    assert {view: set(online.materialized(store.config, view)) for view in views} == {
+        view: months for view in views
+    }
+    database.close()

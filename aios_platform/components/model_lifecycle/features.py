@@ -9,6 +9,7 @@ import dagster as dg
 from aios_platform.components.model_lifecycle.jobs import partitions_of
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.spans import span, windows_of
+from aios_platform.components.model_lifecycle.state import featured_keys
 from aios_platform.resources.stores import Artifacts, Features
 from aios_platform.telemetry import stage
 
@@ -88,9 +89,16 @@ def feature_assets(names: Names) -> list[dg.AssetsDefinition]:
         from aios_platform.features.materialize import materialize
 
         with stage(names.model, "online_features", span(context)) as made:
-            written = materialize(
-                declaration, windows_of(context, declaration), artifacts.open(), features.open()
-            )
+            store = artifacts.open()
+            # Earlier windows too: what is there is passed over, and what a killed run left out
+            # is made up for.
+            last = context.partition_keys[-1]
+            windows = [
+                declaration.windows.window(key)
+                for key in sorted(featured_keys(names, store))
+                if key <= last
+            ]
+            written = materialize(declaration, windows, store, features.open())
             rows = sum(written.values())
             made.append(f"{rows:,} values of {len(written)} feature views")
         yield dg.MaterializeResult(

@@ -23,6 +23,14 @@ def matured_keys(declaration: ModelDeclaration, as_of: datetime) -> list[str]:
     return [window.key for window in declaration.windows.windows(as_of - wait)]
 
 
+def featured_keys(names: Names, store: ArtifactStore) -> frozenset[str]:
+    """Keys of the windows that have validated rows and every feature table."""
+    found = set(store.keys(names.raw_rows))
+    for dataset in names.feature_tables:
+        found &= set(store.keys(dataset))
+    return frozenset(found)
+
+
 def read_state(
     declaration: ModelDeclaration,
     names: Names,
@@ -44,9 +52,6 @@ def read_state(
         ArtifactCorrupt: A list of versions cannot be read.
     """
     closed = tuple(window.key for window in declaration.windows.windows(as_of))
-    featured = set(store.keys(names.raw_rows))
-    for dataset in names.feature_tables:
-        featured &= set(store.keys(dataset))
     champion = champion_of(database, declaration.name)
     decisions = entries(database, subject=declaration.name, kind=RETRAIN_DECISION, limit=MOST_ROWS)
     ours = [row for row in decisions if champion and row.payload["version"] == champion.version]
@@ -54,7 +59,7 @@ def read_state(
     return LifecycleState(
         closed=closed,
         matured=tuple(matured_keys(declaration, as_of)),
-        featured=frozenset(featured),
+        featured=featured_keys(names, store),
         champion_version=champion.version if champion else None,
         trained_through=champion.trained_through if champion else None,
         scored=_scored(store, names, champion),

@@ -15,7 +15,7 @@ from aios_platform.components.model_lifecycle.handoff import (
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.plan import split_windows
 from aios_platform.components.model_lifecycle.spans import clock_of
-from aios_platform.components.model_lifecycle.state import matured_keys
+from aios_platform.components.model_lifecycle.state import featured_keys, matured_keys
 from aios_platform.errors import LifecycleError
 from aios_platform.resources.stores import Artifacts, Features, Ledger, Registry
 from aios_platform.settings import settings
@@ -57,7 +57,8 @@ def training_assets(names: Names) -> list[dg.AssetsDefinition]:
         from aios_platform.features.training_set import assemble
 
         store, as_of = artifacts.open(), clock_of(context)
-        usable = [k for k in matured_keys(declaration, as_of) if _featured(names, store, k)]
+        featured = featured_keys(names, store)
+        usable = [key for key in matured_keys(declaration, as_of) if key in featured]
         split = split_windows(declaration, usable)
         if split is None:
             raise LifecycleError(
@@ -162,10 +163,6 @@ def training_assets(names: Names) -> list[dg.AssetsDefinition]:
         )
 
     return [training_set, candidate]
-
-
-def _featured(names: Names, store: "ArtifactStore", key: str) -> bool:
-    return all(store.current(dataset, key) for dataset in names.feature_tables)
 
 
 def _frame(store: "ArtifactStore", record: TrainingSet) -> "pa.Table":
