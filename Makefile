@@ -34,7 +34,7 @@ ui: $(STAMP) ## Dagster, its daemon and MLflow on loopback, until Ctrl-C.
 test: $(STAMP) ## The whole test suite.
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: $(STAMP) ## ruff, mypy, import-linter, and Dagster's own check of the definitions.
+lint: $(STAMP) ## ruff, mypy and import-linter.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

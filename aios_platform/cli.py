@@ -118,8 +118,12 @@ def ui(
 
     opened = database()
     supervisor = services.Supervisor(
-        services.workstation(opened, port=port, mlflow_port=mlflow_port, reports_port=reports_port),
-        services.environment(opened) | {"AIOS_REPORTS_URL": f"http://127.0.0.1:{reports_port}"},
+        services.workstation(port=port, mlflow_port=mlflow_port, reports_port=reports_port),
+        services.environment(opened)
+        | {
+            "AIOS_REPORTS_URL": f"http://127.0.0.1:{reports_port}",
+            "AIOS_MLFLOW_URL": f"http://127.0.0.1:{mlflow_port}",
+        },
         settings().home_path / "logs",
     )
     stopped: list[int] = []

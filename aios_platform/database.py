@@ -178,7 +178,7 @@ def parse_server_url(value: str) -> URL:
     """
     try:
         url = make_url(value)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise SettingsError(
             "AIOS_DATABASE_URL is not a URL.",
             remedy="Use postgresql://user:password@host:5432/postgres.",

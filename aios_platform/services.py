@@ -64,6 +64,8 @@ def environment(database: Database) -> dict[str, str]:
         "DAGSTER_HOME": str(dagster_home()),
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "MLFLOW_TRACKING_URI": database.url("mlflow"),
+        # Not on the command line, which every user of the machine can read.
+        "MLFLOW_BACKEND_STORE_URI": database.url("mlflow"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -74,7 +76,6 @@ def environment(database: Database) -> dict[str, str]:
 
 
 def workstation(
-    database: Database,
     *,
     port: int,
     mlflow_port: int,
@@ -84,7 +85,6 @@ def workstation(
     """The services of `aios ui`.
 
     Args:
-        database: The platform's database.
         port: Port of the Dagster web server.
         mlflow_port: Port of MLflow's pages.
         reports_port: Port of the drift reports.
@@ -111,7 +111,6 @@ def workstation(
             "MLflow",
             (
                 python, "-m", "mlflow", "server",
-                "--backend-store-uri", database.url("mlflow"),
                 "--host", "127.0.0.1", "--port", str(mlflow_port), "--workers", "1",
             ),
             url=f"http://127.0.0.1:{mlflow_port}",

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     def artifact_root(self) -> str:
         """The artifact root as an absolute path or URL, without a trailing slash."""
         root = self.artifacts or str(self.home_path / "artifacts")
-        return root.rstrip("/")
+        return root.rstrip("/") if "://" in root else str(Path(root).expanduser().resolve())
 
 
 @cache

@@ -61,6 +61,14 @@ def append(
     return int(inserted)
 
 
+def payload_of(connection: Connection, seq: int) -> dict[str, Any]:
+    """The payload of one row, inside the caller's transaction."""
+    found: dict[str, Any] = connection.execute(
+        text("SELECT payload FROM ledger WHERE seq = :seq"), {"seq": seq}
+    ).scalar_one()
+    return found
+
+
 def entries(
     database: Database, *, subject: str | None = None, kind: str | None = None, limit: int = 100
 ) -> list[LedgerEntry]:

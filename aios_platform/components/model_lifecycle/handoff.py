@@ -7,6 +7,7 @@ the run it repeats through Dagster's parent run; any other run finds nothing, an
 from typing import TypeVar
 
 import dagster as dg
+from pydantic import Field
 
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.contracts.datasets import DatasetVersion, FeatureSchema
@@ -23,6 +24,7 @@ class TrainingSet(Record):
     features: FeatureSchema
     service_digest: str
     as_of: str
+    cells_replayed: int = Field(ge=0, description="Cells that the leakage check compared.")
 
     @property
     def windows(self) -> tuple[str, ...]:
@@ -41,8 +43,8 @@ class TrainingSet(Record):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the digests of the training windows and the clock that cuts their labels."""
-        return digest_of([[f.key, f.digest] for f in self.frames] + [self.as_of])
+        """SHA-256 over the digests of the training windows, whose labels are cut at `as_of`."""
+        return digest_of([[f.key, f.digest] for f in self.frames])
 
 
 class Candidate(Record):
@@ -79,11 +81,13 @@ def take(store: ArtifactStore, context: dg.AssetExecutionContext, name: str, kin
     Raises:
         LifecycleError: There is none.
     """
-    run = context.run
-    for run_id in (run.run_id, run.parent_run_id, run.root_run_id):
-        content = store.read_named(_name(run_id, name)) if run_id else None
+    run: dg.DagsterRun | None = context.run
+    while run is not None:
+        content = store.read_named(_name(run.run_id, name))
         if content is not None:
             return kind.model_validate_json(content)
+        parent = run.parent_run_id
+        run = context.instance.get_run_by_id(parent) if parent else None
     raise LifecycleError(
         f"This run has no '{name}' upstream of {context.asset_key.to_user_string()}.",
         remedy="Launch the whole retrain job, or re-execute a failed one from its failure; an "

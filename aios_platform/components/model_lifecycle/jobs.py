@@ -37,7 +37,7 @@ RETRAIN_ASSETS = ("training_set", "candidate", "verdict", "champion")
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 # A run that outlives this is taken for dead; run monitoring then ends it.
-MAX_RUNTIME_SECONDS = 6 * 3600
+MAX_RUNTIME_SECONDS = 2 * 3600
 
 
 def partitions_of(schedule: WindowSchedule) -> dg.TimeWindowPartitionsDefinition:
@@ -84,11 +84,13 @@ def jobs_of(names: Names) -> list[UnresolvedAssetJobDefinition]:
             selection=dg.AssetSelection.assets(*(names.asset(a) for a in SCORE_ASSETS)),
             description="Ingest, validate and score windows with the live champion; watch them.",
             executor_def=dg.in_process_executor,
+            tags={MODEL_TAG: names.model, EXCLUSIVE_TAG: names.model},
         ),
         dg.define_asset_job(
             names.job(Job.RETRAIN),
             selection=dg.AssetSelection.assets(*(names.asset(a) for a in RETRAIN_ASSETS)),
             description="Train a candidate, compare it with the champion, promote or refuse it.",
             executor_def=dg.in_process_executor,
+            tags={MODEL_TAG: names.model, EXCLUSIVE_TAG: names.model},
         ),
     ]

@@ -18,7 +18,7 @@ from aios_platform.contracts.windows import Window
 from aios_platform.database import Database
 from aios_platform.errors import LifecycleError
 from aios_platform.ledger.champions import champion_of
-from aios_platform.ledger.entries import append, entries
+from aios_platform.ledger.entries import append, entries, payload_of
 from aios_platform.settings import settings
 
 if TYPE_CHECKING:
@@ -135,6 +135,12 @@ def decide_on(
     champion = _champion(names, database)
     performance = Performance.model_validate_json(_read(names, store, "performance", window))
     drift = DriftReport.model_validate_json(_read(names, store, "drift", window))
+    if performance.model_versions != (champion.version,):
+        raise LifecycleError(
+            f"The performance of {window.key} is that of version {performance.model_versions}, "
+            f"not of the champion {champion.version}.",
+            remedy="Score the window again with the live champion.",
+        )
     age = _windows_between(names, champion.trained_through, window.key)
     decision = decide(
         model=names.model,
@@ -153,7 +159,7 @@ def decide_on(
         ),
     )
     with database.begin() as connection:
-        append(
+        row = append(
             connection,
             kind=RETRAIN_DECISION,
             subject=names.model,
@@ -165,7 +171,8 @@ def decide_on(
             },
             key=f"{RETRAIN_DECISION}:{names.model}:{champion.version}:{window.key}",
         )
-    return decision
+        # The first decision on a window stands; what is shown is what the ledger holds.
+        return RetrainDecision.model_validate(payload_of(connection, row)["decision"])
 
 
 class Reference:
@@ -242,9 +249,8 @@ def _champion(names: Names, database: Database) -> Champion:
 def _windows_since_training(names: Names, database: Database, window: Window) -> int | None:
     """Windows since the newest one that the last training could look at, refused or not."""
     last = entries(database, subject=names.model, kind=VERDICT, limit=1)
-    if not last:
-        return None
-    return _windows_between(names, last[0].payload["verdict"]["exam_windows"][-1], window.key)
+    examined = last[0].payload["verdict"]["exam_windows"] if last else []
+    return _windows_between(names, examined[-1], window.key) if examined else None
 
 
 def _windows_between(names: Names, earlier: str, later: str) -> int:

@@ -6,10 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from aios_platform.components.model_lifecycle.handoff import Candidate, Judged, hand_on, take
+from aios_platform.components.model_lifecycle.handoff import (
+    Candidate,
+    Judged,
+    TrainingSet,
+    hand_on,
+    take,
+)
 from aios_platform.components.model_lifecycle.names import CAUSE_TAG, Names
 from aios_platform.components.model_lifecycle.state import VERDICT
-from aios_platform.contracts.decisions import Champion, Decision, Outcome, Verdict
+from aios_platform.contracts.decisions import Champion, Decision, Outcome, RuleResult, Verdict
 from aios_platform.errors import AiosError
 from aios_platform.resources.stores import Artifacts, Ledger, Registry
 from aios_platform.telemetry import stage
@@ -63,6 +69,7 @@ def promotion_assets(names: Names) -> list[dg.AssetsDefinition]:
                 ),
                 candidate=_contender(names, store, frame, candidate),
                 champion=_contender(names, store, frame, champion) if champion else None,
+                evidence=[_leakage(candidate.training_set)],
             )
             made.append(f"{judged.decision}: {judged.reasons[0]}")
         with database.begin() as connection:
@@ -158,6 +165,18 @@ def _page(judged: Verdict) -> str:
         return verdict_markdown(judged)
     image = base64.b64encode(plot).decode()
     return f"![paired difference](data:image/png;base64,{image})\n\n{verdict_markdown(judged)}"
+
+
+def _leakage(training_set: TrainingSet) -> RuleResult:
+    cells = training_set.cells_replayed
+    return RuleResult(
+        rule="no_leakage",
+        outcome=Outcome.PASS if cells > 0 else Outcome.UNKNOWN,
+        observed=float(cells),
+        bound=1.0,
+        rows=training_set.rows,
+        reason=f"{cells:,} feature values, made again from what was known, are the same.",
+    )
 
 
 def _exam_frame(store: Any, candidate: Candidate) -> "pa.Table":

@@ -80,7 +80,7 @@ def run_until_done(
         yield _execute(names, run, definitions, instance, as_of)
     raise LifecycleError(
         f"{names.model} still wants runs after {MOST_RUNS} of them.",
-        remedy="Run the command again to go on, or look at `aios decisions`.",
+        remedy="Run the command again to go on, or look at `aios ledger`.",
     )
 
 

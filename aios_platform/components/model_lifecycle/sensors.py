@@ -15,6 +15,8 @@ from aios_platform.components.model_lifecycle.state import read_state
 from aios_platform.resources.stores import Artifacts, Ledger
 
 MOST_ATTEMPTS = 3
+# A cause that comes back after good runs (its work was deleted, say) is not asked for for ever.
+MOST_REPEATS = 10
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -48,27 +50,22 @@ def requested_run(
         return dg.SkipReason(f"{names.model} needs nothing: every window is scored and judged.")
     if run.job is not job:
         return dg.SkipReason(f"The next run of {names.model} is a {run.job} run: {run.cause}.")
-    return _request(names, run, instance)
+    return _request(names, run, instance, now)
 
 
 def _request(
-    names: Names, run: NextRun, instance: dg.DagsterInstance
+    names: Names, run: NextRun, instance: dg.DagsterInstance, now: datetime
 ) -> dg.RunRequest | dg.SkipReason:
     key = run.key(names.model)
-    failed = len(
-        instance.get_runs(
-            filters=dg.RunsFilter(
-                tags={CAUSE_KEY_TAG: key},
-                statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
-            )
-        )
-    )
-    if failed >= MOST_ATTEMPTS:
+    ended = instance.get_runs(filters=dg.RunsFilter(tags={CAUSE_KEY_TAG: key}))
+    failed = sum(not run.is_success for run in ended)
+    if failed >= MOST_ATTEMPTS or len(ended) >= MOST_REPEATS:
         return dg.SkipReason(
-            f"Gave up after {failed} failed runs for: {run.cause}. Read the last run, mend its "
-            "cause, and launch the job by hand."
+            f"Gave up after {len(ended)} runs, {failed} of them failed, for: {run.cause}. "
+            "Read the last run, mend its cause, and launch the job by hand."
         )
-    return dg.RunRequest(run_key=f"{key}#{failed + 1}", tags=run_tags(names, run))
+    # One clock for the whole run, and a key that neither a failed nor an undone run has burnt.
+    return dg.RunRequest(run_key=f"{key}#{len(ended) + 1}", tags=run_tags(names, run, now))
 
 
 def sensors_of(names: Names, jobs: list[UnresolvedAssetJobDefinition]) -> list[dg.SensorDefinition]:

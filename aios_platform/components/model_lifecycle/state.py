@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.plan import LifecycleState
-from aios_platform.contracts.decisions import Champion, RetrainAction
+from aios_platform.contracts.decisions import Champion, Decision, RetrainAction
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.database import Database
 from aios_platform.ledger.champions import champion_of
@@ -55,7 +55,6 @@ def read_state(
     champion = champion_of(database, declaration.name)
     decisions = entries(database, subject=declaration.name, kind=RETRAIN_DECISION, limit=MOST_ROWS)
     ours = [row for row in decisions if champion and row.payload["version"] == champion.version]
-    verdicts = entries(database, subject=declaration.name, kind=VERDICT, limit=MOST_ROWS)
     return LifecycleState(
         closed=closed,
         matured=tuple(matured_keys(declaration, as_of)),
@@ -65,7 +64,20 @@ def read_state(
         scored=_scored(store, names, champion),
         judged=frozenset(row.payload["decision"]["window"] for row in ours),
         retrain_wanted=_wanted(ours),
-        verdicts=frozenset(row.payload["cause"] for row in verdicts),
+        verdicts=_answered(database, declaration.name),
+    )
+
+
+def _answered(database: Database, model: str) -> frozenset[str]:
+    """Causes whose verdict was carried out: refused, or promoted and in the ledger as such."""
+    verdicts = entries(database, subject=model, kind=VERDICT, limit=MOST_ROWS)
+    promotions = entries(database, subject=model, kind="promotion", limit=MOST_ROWS)
+    promoted = {row.payload["champion"]["version"] for row in promotions}
+    return frozenset(
+        row.payload["cause"]
+        for row in verdicts
+        if row.payload["verdict"]["decision"] != Decision.PROMOTE
+        or row.payload["verdict"]["candidate_version"] in promoted
     )
 
 

@@ -77,10 +77,12 @@ def training_assets(names: Names) -> list[dg.AssetsDefinition]:
                 features=assembled.schema,
                 service_digest=assembled.service_digest,
                 as_of=as_of.isoformat(),
+                cells_replayed=report.cells_compared,
             )
             made.append(f"{record.rows:,} rows, {len(record.features.fields)} features")
         remember(store, names.model, record)
-        hand_on(store, context, "training_set", record)
+        if report.passed:
+            hand_on(store, context, "training_set", record)
         return dg.MaterializeResult(
             metadata={
                 "summary": f"{record.rows:,} rows of {len(record.frames)} windows, "

@@ -49,7 +49,6 @@ class Workstation:
         self.ports = [free_port() for _ in range(3)]
         port, mlflow_port, reports_port = self.ports
         services = workstation(
-            database,
             port=port,
             mlflow_port=mlflow_port,
             reports_port=reports_port,

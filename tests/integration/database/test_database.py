@@ -139,7 +139,9 @@ def test_a_server_that_is_down_is_named_without_its_password():
     assert "AIOS_DATABASE_URL" in caught.value.remedy
 
 
-@pytest.mark.parametrize("wrong", ["not a url", "mysql://u:s3cret@h/db", "://s3cret"])
+@pytest.mark.parametrize(
+    "wrong", ["not a url", "mysql://u:s3cret@h/db", "://s3cret", "postgresql://u:p@s3cret:x@h/d"]
+)
 def test_a_wrong_url_is_refused_without_repeating_it(wrong):
     with pytest.raises(SettingsError, match="AIOS_DATABASE_URL") as caught:
         parse_server_url(wrong)

@@ -1,0 +1,60 @@
+"""What the plan is told: a verdict counts once it was carried out."""
+
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+
+from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.state import VERDICT, read_state
+from aios_platform.contracts.decisions import Decision
+from aios_platform.contracts.declaration import ModelDeclaration
+from aios_platform.ledger.champions import promote
+from aios_platform.ledger.entries import append
+from tests.unit.contracts.test_declaration import MINIMAL
+from tests.unit.ledger.test_champions import verdict
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def names(tmp_path) -> Names:
+    model = f"m_{uuid.uuid4().hex[:8]}"
+    return Names(ModelDeclaration.model_validate(MINIMAL | {"name": model}), tmp_path)
+
+
+def judge(database, names, decision):
+    judged = verdict(names.model, "1", decision=decision)
+    with database.begin() as connection:
+        append(
+            connection,
+            kind=VERDICT,
+            subject=names.model,
+            payload={"cause": "why", "verdict": judged.model_dump(mode="json")},
+            key=f"verdict:{names.model}",
+        )
+    return judged
+
+
+def verdicts(database, names, store):
+    return read_state(names.declaration, names, store, database, datetime.now(UTC)).verdicts
+
+
+@pytest.mark.parametrize("decision", [Decision.REJECT, Decision.INCONCLUSIVE])
+def test_a_refusal_answers_its_cause(database, names, store, decision):
+    judge(database, names, decision)
+    assert verdicts(database, names, store) == {"why"}
+
+
+def test_a_promotion_answers_its_cause_only_once_it_happened(database, names, store):
+    judged = judge(database, names, Decision.PROMOTE)
+    assert verdicts(database, names, store) == frozenset()
+    promote(
+        database,
+        judged,
+        model_digest="d" * 64,
+        run_id="r",
+        training_set_digest="t" * 64,
+        trained_through="2013-09",
+    )
+    assert verdicts(database, names, store) == {"why"}
