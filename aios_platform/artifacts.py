@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import fsspec
 import pyarrow as pa
@@ -365,8 +365,3 @@ def _cannot_write(folder: str, error: OSError) -> StoreError:
         remedy="Free space or fix the permissions, then run the same command again; "
         "nothing was left half-written.",
     )
-
-
-def json_blob(value: Any) -> bytes:
-    """Bytes of a JSON document for `ArtifactStore.put`."""
-    return json.dumps(value, sort_keys=True, indent=1, default=str).encode()
