@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from pydantic import ConfigDict, Field
 
-from aios_platform.contracts.record import Record
+from aios_platform.contracts.record import Record, digest_of
 
 
 class Outcome(StrEnum):
@@ -14,6 +14,10 @@ class Outcome(StrEnum):
     PASS = "pass"
     FAIL = "fail"
     UNKNOWN = "unknown"
+    WAIVED = "waived"
+    """Failed or unknown, and a waiver on the ledger says to let it pass."""
+    NOTED = "noted"
+    """Shown and not judged, e.g. a slice of too few rows."""
 
 
 class Decision(StrEnum):
@@ -30,10 +34,17 @@ class RuleResult(Record):
     rule: str
     outcome: Outcome
     metric: str = Field(default="", description="Metric the rule looks at, if it does.")
+    slice: str = Field(default="", description="Slice the rule looks at, e.g. 'origin=JFK'.")
     observed: float | None = None
     bound: float | None = None
     low: float | None = Field(default=None, description="Lower end of the interval.")
     high: float | None = Field(default=None, description="Upper end of the interval.")
+    p_value: float | None = Field(default=None, description="Of the claim that it fails.")
+    adjusted_p: float | None = Field(default=None, description="p_value after Holm's adjustment.")
+    detectable: float | None = Field(
+        default=None, description="Smallest difference that so many rows could have shown."
+    )
+    waiver: int | None = Field(default=None, description="Ledger row of the waiver that was used.")
     rows: int = 0
     reason: str
 
@@ -53,7 +64,15 @@ class Verdict(Record):
     candidate_by_window: dict[str, dict[str, float]] = Field(
         default_factory=dict, description="The candidate's metrics on each exam window by itself."
     )
+    policy_digest: str = Field(default="", description="Digest of the gate's declared policy.")
+    candidate_digest: str = Field(default="", description="SHA-256 of the candidate's ONNX bytes.")
+    champion_digest: str = Field(default="", description="SHA-256 of the champion's ONNX bytes.")
     decided_at: datetime
+
+    @property
+    def evidence_digest(self) -> str:
+        """SHA-256 over all that the decision rests on; an approval is bound to it."""
+        return digest_of(self.model_dump(mode="json", exclude={"decided_at"}))
 
     @property
     def baseline(self) -> dict[str, float]:
@@ -77,6 +96,32 @@ class Verdict(Record):
             if found:
                 return found
         return tuple(r.reason for r in self.rules)
+
+
+class Waiver(Record):
+    """Lets one rule pass for one model until it expires; it is a row of the ledger itself."""
+
+    model: str
+    rule: str = Field(description="Name of the rule, e.g. 'max_size'.")
+    reason: str = Field(min_length=1)
+    principal: str = Field(description="Who took the responsibility.")
+    expires_at: datetime
+    ledger_row: int = Field(ge=1)
+
+
+class ApprovalRequest(Record):
+    """A promotion that waits for a person who is not its author."""
+
+    ledger_row: int = Field(ge=1, description="The request's row; its id everywhere.")
+    model: str
+    candidate_version: str
+    author: str = Field(description="Principal that trained the candidate; may not approve it.")
+    evidence_digest: str = Field(description="Of the verdict; an approval counts for it only.")
+    requested_at: datetime
+    expires_at: datetime
+    state: str = Field(description="pending, approved, rejected or expired.")
+    decided_by: str = ""
+    reason: str = ""
 
 
 class Champion(Record):

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from aios_platform.contracts.policy import Gate, Share
 from aios_platform.contracts.record import Record, nearest
 from aios_platform.contracts.windows import WindowSchedule
 
@@ -17,8 +18,6 @@ Identifier = Annotated[
     StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$"),
     Field(description="Lower-case letters, digits and underscores; begins with a letter."),
 ]
-Share = Annotated[float, Field(ge=0, le=1)]
-Metric = Literal["roc_auc", "pr_auc", "log_loss", "brier", "ece"]
 
 OWNER = re.compile(r"^(team:[A-Za-z0-9_. -]+|[^@\s]+@[^@\s]+\.[^@\s]+)$")
 ENTRYPOINT = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
@@ -248,27 +247,6 @@ class Exam(Record):
     """The windows on which candidate and champion are compared; never trained on."""
 
     windows: int = Field(default=1, ge=1, description="The last n matured windows.")
-
-
-class Gate(Record):
-    """When a candidate may become champion."""
-
-    metric: Metric = Field(default="roc_auc", description="Primary metric.")
-    floors: dict[Metric, float] = Field(
-        default_factory=dict,
-        description="Worst acceptable value per metric (an upper bound where less is better).",
-    )
-    margin: float = Field(
-        default=0.005,
-        ge=0,
-        description="Non-inferiority margin: how much worse than the champion is tolerated, in "
-        "units of the metric. 0 demands that a candidate is shown to be at least as good.",
-    )
-    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Of every interval.")
-    resamples: int = Field(
-        default=2000, ge=200, le=100_000, description="Resamples of the paired bootstrap."
-    )
-    min_rows: int = Field(default=1000, ge=2, description="Smallest exam that decides anything.")
 
 
 class Monitoring(Record):

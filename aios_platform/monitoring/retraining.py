@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pydantic import ConfigDict, Field
 
 from aios_platform.contracts.decisions import RetrainAction, RetrainDecision
-from aios_platform.contracts.declaration import Metric, Retrain
+from aios_platform.contracts.declaration import Retrain
+from aios_platform.contracts.policy import Metric
 from aios_platform.contracts.record import Record
 from aios_platform.metrics import gain
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from aios_platform.contracts.decisions import Decision, Outcome, RuleResult, Verdict
-from aios_platform.contracts.declaration import Gate
+from aios_platform.contracts.policy import Gate
 from aios_platform.errors import MetricError, PromotionError
 from aios_platform.metrics import LESS_IS_BETTER, Scores, evaluate, evaluate_by
 from aios_platform.promotion.exam import Contender, Exam, Rows

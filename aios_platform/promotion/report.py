@@ -6,8 +6,20 @@ import json
 
 from aios_platform.contracts.decisions import Outcome, RuleResult, Verdict
 
-_MARKS = {Outcome.PASS: "✓ pass", Outcome.FAIL: "✗ fail", Outcome.UNKNOWN: "? unknown"}
-_COLOURS = {Outcome.PASS: "#2e7d32", Outcome.FAIL: "#c62828", Outcome.UNKNOWN: "#f9a825"}
+_MARKS = {
+    Outcome.PASS: "✓ pass",
+    Outcome.FAIL: "✗ fail",
+    Outcome.UNKNOWN: "? unknown",
+    Outcome.WAIVED: "~ waived",
+    Outcome.NOTED: "· noted",
+}
+_COLOURS = {
+    Outcome.PASS: "#2e7d32",
+    Outcome.FAIL: "#c62828",
+    Outcome.UNKNOWN: "#f9a825",
+    Outcome.WAIVED: "#6a1b9a",
+    Outcome.NOTED: "#757575",
+}
 
 
 def verdict_markdown(verdict: Verdict) -> str:

@@ -26,13 +26,13 @@ pytestmark = [
 COMMAND = """
 from datetime import UTC, datetime
 from aios_platform import telemetry
-from aios_platform.cli import _open
+from aios_platform.cli.arguments import code_location
 from aios_platform.components.model_lifecycle.runner import run_until_done
 from aios_platform.errors import AiosError
 from tests.e2e import small_flights
 telemetry.configure("INFO")
 names = small_flights.names()
-_, instance, store, database = _open()
+_, instance, store, database = code_location()
 as_of = datetime(2013, 7, 10, tzinfo=UTC)
 definitions = small_flights.definitions(names)
 try:

@@ -17,10 +17,10 @@ pytestmark = [
 
 PASSWORD = secrets.token_urlsafe(12) + "@:/"
 USE = """
-from aios_platform.cli import _open
+from aios_platform.cli.arguments import code_location
 from aios_platform.ledger.entries import entries
 from aios_platform.registry.store import ModelRegistry
-definitions, instance, store, database = _open()
+definitions, instance, store, database = code_location()
 assert not database.embedded
 assert instance.get_runs_count() == 0
 print("ledger", len(entries(database)))

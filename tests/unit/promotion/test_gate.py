@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aios_platform.contracts.decisions import Decision, Outcome, RuleResult
-from aios_platform.contracts.declaration import Gate
+from aios_platform.contracts.policy import Gate
 from aios_platform.promotion.exam import Contender, Exam, labelled
 from aios_platform.promotion.gate import examine
 

@@ -1,0 +1,46 @@
+"""Commands that run and show models."""
+
+from datetime import UTC, datetime
+
+from aios_platform.cli.arguments import AsOf, Model, clock, code_location, names_of
+
+
+def run(model: Model, as_of: AsOf = None) -> None:
+    """Bring a model up to date: ingest, train, promote, score, watch, until nothing is left to do.
+
+    Safe to repeat: what is there and unchanged is not done again, and after a failure or a kill
+    the same command goes on where it stopped.
+    """
+    from aios_platform import report
+    from aios_platform.components.model_lifecycle import runner
+
+    names = names_of(model)
+    now = clock(as_of)
+    definitions, instance, store, database = code_location()
+    with instance:
+        print(report.opening(names.declaration, now), flush=True)
+        begin = datetime.now(UTC)
+        results = list(runner.run_until_done(names, definitions, instance, store, database, now))
+        seconds = (datetime.now(UTC) - begin).total_seconds()
+    print(report.runs(results, seconds))
+    print(report.status(names, store, database, now))
+
+
+def status(model: Model, as_of: AsOf = None) -> None:
+    """Show where a model stands: windows, champion, last verdict, drift, performance, decisions."""
+    from aios_platform import report
+    from aios_platform.artifacts import ArtifactStore
+    from aios_platform.database import database
+    from aios_platform.settings import settings
+
+    names = names_of(model)
+    store = ArtifactStore(settings().artifact_root)
+    print(report.status(names, store, database(), clock(as_of)))
+
+
+def models() -> None:
+    """List the declared models."""
+    from aios_platform.components.model_lifecycle.discovery import declared_models
+
+    for name, names in declared_models().items():
+        print(f"{name:24} {names.declaration.task:24} {names.declaration.owner}")

@@ -1,0 +1,51 @@
+"""The app, its commands in the order of `aios --help`, and its entry point."""
+
+import sys
+
+import typer
+
+from aios_platform.cli import ledger, lifecycle, workstation
+from aios_platform.errors import AiosError
+
+app = typer.Typer(
+    name="aios",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Declare a model once; run, watch and govern its whole life. "
+    "Start with `aios run MODEL`, then `aios ui`.",
+)
+
+
+@app.callback()
+def _configure() -> None:
+    from aios_platform import telemetry
+    from aios_platform.settings import settings
+
+    telemetry.configure(settings().log_level)
+
+
+app.command()(lifecycle.run)
+app.command()(lifecycle.status)
+app.command()(lifecycle.models)
+app.add_typer(ledger.app, name="ledger")
+app.command()(workstation.ui)
+app.command()(workstation.env)
+app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    }
+)(workstation.feast)
+
+
+def main() -> None:
+    """Entry point: our own errors become one readable line and exit status 1."""
+    try:
+        app()
+    except AiosError as error:
+        print(f"error: {error.what}", file=sys.stderr)
+        if error.remedy:
+            print(f"  try: {error.remedy}", file=sys.stderr)
+        sys.exit(1)

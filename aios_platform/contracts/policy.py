@@ -1,0 +1,124 @@
+"""The gate's policy: what a candidate must show before it may become champion."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from aios_platform.contracts.record import Record
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Metric = Literal["roc_auc", "pr_auc", "log_loss", "brier", "ece"]
+GUARDS: dict[Metric, float] = {"log_loss": 0.01, "ece": 0.01}
+
+
+class Approval(StrEnum):
+    """Who says the last word on a candidate that the gate would promote."""
+
+    AUTOMATIC = "automatic"
+    HUMAN = "human"
+
+
+class Slice(Record):
+    """Rows judged by themselves: each value of a column, or each of its quantile bins."""
+
+    column: str = Field(description="A feature of the model, or `window`: the exam's windows.")
+    quantiles: int | None = Field(
+        default=None, ge=2, le=20, description="Bins of equal mass; unset, one slice per value."
+    )
+
+
+class Protected(Record):
+    """A protected attribute, and how differently its groups may be treated."""
+
+    column: str = Field(description="A feature of the model whose values are the groups.")
+    max_tpr_difference: Share = Field(
+        default=0.1, description="Largest difference in true-positive rate between two groups."
+    )
+    max_selection_difference: Share = Field(
+        default=0.1, description="Largest difference in selection rate between two groups."
+    )
+
+
+class Bootstrap(Record):
+    """How the first champion is made: there is no baseline yet to compare it with."""
+
+    approval: Approval = Field(
+        default=Approval.AUTOMATIC,
+        description="automatic, or human: the first champion waits for an approver.",
+    )
+
+
+class Gate(Record):
+    """When a candidate may become champion."""
+
+    metric: Metric = Field(default="roc_auc", description="Primary metric.")
+    floors: dict[Metric, float] = Field(
+        default_factory=dict,
+        description="Worst acceptable value per metric (an upper bound where less is better).",
+    )
+    margin: float = Field(
+        default=0.005,
+        ge=0,
+        description="Non-inferiority margin: how much worse than the champion is tolerated, in "
+        "units of the metric. 0 demands that a candidate is shown to be at least as good.",
+    )
+    guards: dict[Metric, float] = Field(
+        default=GUARDS,
+        description="Further metrics that must not get worse, each with its own margin.",
+    )
+    slices: tuple[Slice, ...] = Field(
+        default=(Slice(column="window"),),
+        description="Groups of rows on which the primary metric must not get worse either.",
+    )
+    slice_margin: float = Field(
+        default=0.02, ge=0, description="Non-inferiority margin within a slice."
+    )
+    min_slice_rows: int = Field(
+        default=500, ge=2, description="Smaller slices are shown, and not judged."
+    )
+    protected: tuple[Protected, ...] = Field(
+        default=(), description="Protected attributes, whose groups must be treated alike."
+    )
+    decision_threshold: Share = Field(
+        default=0.5, description="Probability at which a row counts as selected, for fairness."
+    )
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Of every interval.")
+    resamples: int = Field(
+        default=2000, ge=200, le=100_000, description="Resamples of the paired bootstrap."
+    )
+    min_rows: int = Field(default=1000, ge=2, description="Smallest exam that decides anything.")
+    max_latency_ratio: float = Field(
+        default=1.5,
+        gt=0,
+        description="Largest p95 latency of one row, in multiples of the champion's.",
+    )
+    max_latency_ms: float = Field(
+        default=50.0, gt=0, description="Largest p95 latency of one row, milliseconds."
+    )
+    max_size_ratio: float = Field(
+        default=2.0, gt=0, description="Largest artifact, in multiples of the champion's."
+    )
+    max_size_mib: float = Field(default=500.0, gt=0, description="Largest artifact, MiB.")
+    max_exam_drift: Share = Field(
+        default=0.8,
+        description="Share of features whose PSI between training and exam is above "
+        "monitoring.drift_psi, beyond which the exam says too little about the model.",
+    )
+    approval: Approval = Field(
+        default=Approval.AUTOMATIC,
+        description="automatic, or human: a promotion waits for an approver who is not the author.",
+    )
+    approval_days: float = Field(
+        default=7.0, gt=0, description="An unanswered request for approval expires after this."
+    )
+    bootstrap: Bootstrap = Field(default=Bootstrap(), description="How the first champion is made.")
+
+    @model_validator(mode="after")
+    def _guards(self) -> "Gate":
+        if self.metric in self.guards:
+            raise ValueError(f"guards names the primary metric '{self.metric}'; use margin for it")
+        wrong = sorted(name for name, margin in self.guards.items() if not margin >= 0)
+        if wrong:
+            raise ValueError(f"guards has a negative margin for {', '.join(wrong)}")
+        return self
