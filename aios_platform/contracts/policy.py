@@ -8,7 +8,20 @@ from pydantic import Field, model_validator
 from aios_platform.contracts.record import Record
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Metric = Literal["roc_auc", "pr_auc", "log_loss", "brier", "ece"]
+Task = Literal["binary_classification", "multiclass_classification", "regression"]
+Metric = Literal[
+    "roc_auc",
+    "pr_auc",
+    "log_loss",
+    "brier",
+    "ece",
+    "ece_debiased",
+    "accuracy",
+    "macro_f1",
+    "rmse",
+    "mae",
+    "r2",
+]
 GUARDS: dict[Metric, float] = {"log_loss": 0.01, "ece": 0.01}
 
 

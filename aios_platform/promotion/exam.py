@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -23,16 +23,24 @@ class Exam:
         labels: Outcome of each row, shape (n,), bool.
         windows: Keys of the windows the rows come from, oldest first.
         row_windows: Window key of each row, shape (n,); None where the exam is one window.
+        columns: Features that slices and protected attributes look at, by name, shape (n,) each.
     """
 
     row_ids: ArrayLike
     labels: ArrayLike
     windows: tuple[str, ...]
     row_windows: ArrayLike | None = None
+    columns: Mapping[str, ArrayLike] = field(default_factory=dict)
 
     @classmethod
     def from_frame(
-        cls, frame: pa.Table, *, row_id: str, label: str, window: str = "window"
+        cls,
+        frame: pa.Table,
+        *,
+        row_id: str,
+        label: str,
+        window: str = "window",
+        columns: Iterable[str] = (),
     ) -> "Exam":
         """The exam of a feature frame whose rows all have a label; see `labelled`.
 
@@ -41,12 +49,17 @@ class Exam:
             row_id: Column that names a row.
             label: Boolean label column.
             window: Column of window keys.
+            columns: Columns to carry for slices and protected attributes; one that the frame
+                lacks is left out, and the gate then calls what needs it unknown.
         """
         return cls(
             row_ids=frame[row_id].to_numpy(),
             labels=frame[label].to_numpy(),
             windows=tuple(sorted(str(key) for key in pc.unique(frame[window]).to_pylist())),
             row_windows=frame[window].to_numpy(),
+            columns={
+                name: frame[name].to_numpy() for name in columns if name in frame.schema.names
+            },
         )
 
 
@@ -65,6 +78,7 @@ class Contender:
         scores: Probability of each row, shape (n,); None where the model could not be scored.
         trained_through: Key of the last window it was trained on.
         problem: Why it could not be scored.
+        digest: SHA-256 (hex) of the ONNX bytes that gave the scores.
     """
 
     version: str
@@ -72,9 +86,12 @@ class Contender:
     scores: ArrayLike | None
     trained_through: str
     problem: str = ""
+    digest: str = ""
 
     @classmethod
-    def unscorable(cls, version: str, trained_through: str, problem: str) -> "Contender":
+    def unscorable(
+        cls, version: str, trained_through: str, problem: str, *, digest: str = ""
+    ) -> "Contender":
         """A contender that gave no answers, and why."""
         return cls(
             version=version,
@@ -82,6 +99,7 @@ class Contender:
             scores=None,
             trained_through=trained_through,
             problem=problem or "no reason is known",
+            digest=digest,
         )
 
 

@@ -5,16 +5,21 @@ full set of rules that all pass promotes; whatever cannot be judged is `unknown`
 makes the verdict inconclusive. Bounds are tested as `if not (good)`, so that NaN never passes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import numpy as np
 
-from aios_platform.contracts.decisions import Decision, Outcome, RuleResult, Verdict
-from aios_platform.contracts.policy import Gate
+from aios_platform.contracts.decisions import Decision, Outcome, RuleResult, Verdict, Waiver
+from aios_platform.contracts.evidence import Evidence
+from aios_platform.contracts.policy import Gate, Task
 from aios_platform.errors import MetricError, PromotionError
 from aios_platform.metrics import LESS_IS_BETTER, Scores, evaluate, evaluate_by
+from aios_platform.promotion.eligibility import origin, unseen
 from aios_platform.promotion.exam import Contender, Exam, Rows
+from aios_platform.promotion.operation import cost, fidelity, sound_pieces
+from aios_platform.promotion.rules import waived
 from aios_platform.promotion.statistics import non_inferiority, superiority
 from aios_platform.resampling import Interval, gain_interval, seed_of
 
@@ -26,7 +31,10 @@ def examine(
     exam: Exam,
     candidate: Contender,
     champion: Contender | None,
-    evidence: Iterable[RuleResult] = (),
+    evidence: Evidence,
+    waivers: Mapping[str, Waiver] = MappingProxyType({}),
+    task: Task = "binary_classification",
+    drift_psi: float = 0.2,
     decided_at: datetime | None = None,
 ) -> Verdict:
     """Decide on a candidate.
@@ -41,10 +49,20 @@ def examine(
         champion: The champion's answers to the same rows; None only when the ledger was read and
             holds no champion: then the candidate must beat the best constant answer. A champion
             that could not be scored is `Contender.unscorable`, never None.
-        evidence: Rules that were judged elsewhere (leakage, export) and count like the gate's own.
+        evidence: What was measured besides; a missing piece is unknown, and so never promotes.
+        waivers: Active waivers of this model by the rule they lift.
+        task: What kind of answer the model gives.
+        drift_psi: PSI above which a feature counts as drifted (`monitoring.drift_psi`).
         decided_at: Time of the decision; unset, now.
     """
-    rules: list[RuleResult] = [*_unseen(exam, candidate, champion), *evidence]
+    decided_at = decided_at or datetime.now(UTC)
+    sound = sound_pieces(evidence)
+    rules: list[RuleResult] = [
+        *unseen(exam, candidate, champion),
+        *origin(evidence, sound),
+        *cost(gate, evidence, sound, with_champion=champion is not None),
+        *fidelity(gate, evidence, sound, drift_psi=drift_psi),
+    ]
     rows: Rows | None = None
     candidate_scores: Scores | None = None
     champion_scores: Scores | None = None
@@ -70,67 +88,57 @@ def examine(
             rules.append(_beats_constant(gate, rows, candidate_scores))
         elif champion_scores is not None:
             champion_metrics = evaluate(rows.truth, champion_scores)
+            rules.append(_differs(candidate, champion, candidate_scores, champion_scores))
             rules.append(_not_inferior(gate, rows, candidate_scores, champion_scores))
+    judged = waived(rules, waivers, model, decided_at)
     return Verdict(
         model=model,
-        decision=_decide(rules, compared=_compared(rules)),
+        decision=_decide(judged),
         candidate_version=candidate.version,
         champion_version=champion.version if champion else None,
         exam_digest=rows.digest if rows else "",
         exam_windows=exam.windows,
-        rules=tuple(rules),
+        rules=judged,
         candidate_metrics=candidate_metrics,
         champion_metrics=champion_metrics,
         candidate_by_window=by_window,
-        decided_at=decided_at or datetime.now(UTC),
+        policy_digest=gate.fingerprint,
+        candidate_digest=candidate.digest,
+        champion_digest=champion.digest if champion else "",
+        decided_at=decided_at,
     )
 
 
-def _decide(rules: list[RuleResult], *, compared: bool) -> Decision:
+def _decide(rules: Sequence[RuleResult]) -> Decision:
     outcomes = {rule.outcome for rule in rules}
     if Outcome.FAIL in outcomes:
         return Decision.REJECT
-    if compared and outcomes == {Outcome.PASS}:
+    compared = any(
+        rule.rule in ("non_inferior", "beats_constant") and rule.outcome is Outcome.PASS
+        for rule in rules
+    )
+    if compared and outcomes <= {Outcome.PASS, Outcome.WAIVED, Outcome.NOTED}:
         return Decision.PROMOTE
     return Decision.INCONCLUSIVE
 
 
-def _compared(rules: list[RuleResult]) -> bool:
-    return any(rule.rule in ("non_inferior", "beats_constant") for rule in rules)
+def _differs(
+    candidate: Contender, champion: Contender, answers: Scores, reference: Scores
+) -> RuleResult:
+    """A candidate that is the champion in all but name changes nothing."""
+    if candidate.version == champion.version:
+        same = f"The candidate is the champion (version {champion.version})"
+    elif candidate.digest and candidate.digest == champion.digest:
+        same = f"The candidate's bytes are those of the champion (version {champion.version})"
+    elif np.array_equal(answers, reference):
+        same = "The candidate answers every row of the exam exactly as the champion does"
+    else:
+        return _rule("differs", Outcome.PASS, "The candidate is another model than the champion.")
+    return _rule("differs", Outcome.UNKNOWN, f"{same}: there is nothing to decide.")
 
 
 def _rule(name: str, outcome: Outcome, reason: str, rows: int = 0) -> RuleResult:
     return RuleResult(rule=name, outcome=outcome, reason=reason, rows=rows)
-
-
-def _unseen(exam: Exam, candidate: Contender, champion: Contender | None) -> Iterable[RuleResult]:
-    """No contender may have been trained on a window of the exam, or on a later one."""
-    first = min(exam.windows, default="")
-    contenders = [("candidate", candidate, Outcome.FAIL)]
-    if champion is not None:
-        contenders.append(("champion", champion, Outcome.UNKNOWN))
-        if champion.version == candidate.version:
-            yield _rule(
-                "other_version",
-                Outcome.UNKNOWN,
-                f"The candidate is the champion (version {champion.version}): "
-                "there is nothing to decide.",
-            )
-    for role, contender, otherwise in contenders:
-        through = contender.trained_through
-        if first and through and through < first:
-            yield _rule(
-                f"{role}_unseen",
-                Outcome.PASS,
-                f"The {role} was trained through {through}; the exam begins with {first}.",
-            )
-        else:
-            yield _rule(
-                f"{role}_unseen",
-                otherwise if first and through else Outcome.UNKNOWN,
-                f"The {role} was trained through {through or 'an unknown window'}, and the exam "
-                f"begins with {first or 'none'}: its rows must be unseen.",
-            )
 
 
 def _enough(rows: Rows, gate: Gate) -> RuleResult:

@@ -9,13 +9,12 @@ import dagster as dg
 from aios_platform.components.model_lifecycle.handoff import (
     Candidate,
     Judged,
-    TrainingSet,
     hand_on,
     take,
 )
 from aios_platform.components.model_lifecycle.names import CAUSE_TAG, Names
 from aios_platform.components.model_lifecycle.state import VERDICT
-from aios_platform.contracts.decisions import Champion, Decision, Outcome, RuleResult, Verdict
+from aios_platform.contracts.decisions import Champion, Decision, Outcome, Verdict
 from aios_platform.errors import AiosError
 from aios_platform.resources.stores import Artifacts, Ledger, Registry
 from aios_platform.telemetry import stage
@@ -50,6 +49,7 @@ def promotion_assets(names: Names) -> list[dg.AssetsDefinition]:
     def verdict(
         context: dg.AssetExecutionContext, artifacts: Artifacts, ledger: Ledger, registry: Registry
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        from aios_platform.contracts.evidence import Evidence
         from aios_platform.ledger.champions import champion_of
         from aios_platform.ledger.entries import append
         from aios_platform.promotion.exam import Exam, labelled
@@ -69,7 +69,8 @@ def promotion_assets(names: Names) -> list[dg.AssetsDefinition]:
                 ),
                 candidate=_contender(names, store, frame, candidate),
                 champion=_contender(names, store, frame, champion) if champion else None,
-                evidence=[_leakage(candidate.training_set)],
+                evidence=Evidence(leakage_cells=candidate.training_set.cells_replayed),
+                drift_psi=declaration.monitoring.drift_psi,
             )
             made.append(f"{judged.decision}: {judged.reasons[0]}")
         with database.begin() as connection:
@@ -167,18 +168,6 @@ def _page(judged: Verdict) -> str:
     return f"![paired difference](data:image/png;base64,{image})\n\n{verdict_markdown(judged)}"
 
 
-def _leakage(training_set: TrainingSet) -> RuleResult:
-    cells = training_set.cells_replayed
-    return RuleResult(
-        rule="no_leakage",
-        outcome=Outcome.PASS if cells > 0 else Outcome.UNKNOWN,
-        observed=float(cells),
-        bound=1.0,
-        rows=training_set.rows,
-        reason=f"{cells:,} feature values, made again from what was known, are the same.",
-    )
-
-
 def _exam_frame(store: Any, candidate: Candidate) -> "pa.Table":
     import pyarrow as pa
 
@@ -199,6 +188,9 @@ def _contender(
             row_ids=frame[names.declaration.source.row_id].to_numpy(),
             scores=session.predict(frame),
             trained_through=version.trained_through,
+            digest=version.model_digest,
         )
     except AiosError as error:
-        return Contender.unscorable(version.version, version.trained_through, str(error))
+        return Contender.unscorable(
+            version.version, version.trained_through, str(error), digest=version.model_digest
+        )

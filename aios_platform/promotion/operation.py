@@ -1,0 +1,159 @@
+"""Rules on what a version costs to run, and on whether production will see what the exam saw."""
+
+import math
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ValidationError
+
+from aios_platform.contracts.decisions import Outcome, RuleResult
+from aios_platform.contracts.evidence import Evidence
+from aios_platform.contracts.policy import Gate
+
+MAX_ONNX_DIFFERENCE = 1e-5
+"""Largest |ONNX - torch| of a probability; float32 arithmetic in another order gives about 1e-6."""
+MIB = 1024 * 1024
+
+
+def sound_pieces(evidence: Evidence) -> frozenset[str]:
+    """Names of the pieces of evidence that are there and readable.
+
+    Each is validated again by itself: a record made without validation may hold anything.
+    """
+    found = set()
+    for name in Evidence.model_fields:
+        value = _plain(getattr(evidence, name, None))
+        if value is None:
+            continue
+        try:
+            Evidence.model_validate({name: value}, strict=False)
+        except (ValidationError, TypeError, ValueError):
+            continue
+        found.add(name)
+    return frozenset(found)
+
+
+def _plain(value: object) -> object:
+    return dict(value.__dict__) if isinstance(value, BaseModel) else value
+
+
+def cost(
+    gate: Gate, evidence: Evidence, sound: frozenset[str], *, with_champion: bool
+) -> Iterator[RuleResult]:
+    """Latency and size, absolute and (where there is a champion) against the champion's."""
+    own = evidence.candidate if "candidate" in sound else None
+    other = evidence.champion if "champion" in sound else None
+    yield from _compared(
+        "latency",
+        "p95 latency of one row",
+        "ms",
+        (own.latency_p95_ms if own else None, gate.max_latency_ms),
+        (other.latency_p95_ms if other else None, gate.max_latency_ratio),
+        with_champion=with_champion,
+    )
+    yield from _compared(
+        "size",
+        "artifact",
+        "MiB",
+        (own.size_bytes / MIB if own else None, gate.max_size_mib),
+        (other.size_bytes / MIB if other else None, gate.max_size_ratio),
+        with_champion=with_champion,
+    )
+
+
+def _compared(
+    name: str,
+    what: str,
+    unit: str,
+    own: tuple[float | None, float],
+    other: tuple[float | None, float],
+    *,
+    with_champion: bool,
+) -> Iterator[RuleResult]:
+    value, most = own
+    reference, most_times = other
+    yield _bounded(
+        f"max_{name}_{unit.lower()}",
+        value,
+        most,
+        f"The candidate's {what} is {{value:.4g}} {unit}",
+        f"The candidate's {what} was not measured.",
+    )
+    if with_champion:
+        yield _bounded(
+            f"max_{name}_ratio",
+            value / reference if value and reference else None,
+            most_times,
+            f"The candidate's {what} is {{value:.3g}} times the champion's",
+            f"The {what} of candidate and champion were not both measured.",
+        )
+
+
+def fidelity(
+    gate: Gate, evidence: Evidence, sound: frozenset[str], *, drift_psi: float
+) -> Iterator[RuleResult]:
+    """Servability, parity of the online store, and drift of the exam against training."""
+    yield _bounded(
+        "servable",
+        evidence.onnx_parity if "onnx_parity" in sound else None,
+        MAX_ONNX_DIFFERENCE,
+        "The ONNX artifact differs from the trained network by up to {value:.2g}",
+        "The ONNX artifact was not held against the trained network.",
+    )
+    yield _online(evidence, sound)
+    yield _drift(gate, evidence, sound, drift_psi)
+
+
+def _bounded(rule: str, value: float | None, bound: float, says: str, missing: str) -> RuleResult:
+    if value is None or not math.isfinite(value):
+        return RuleResult(rule=rule, outcome=Outcome.UNKNOWN, bound=bound, reason=missing)
+    return RuleResult(
+        rule=rule,
+        outcome=Outcome.PASS if value <= bound else Outcome.FAIL,
+        observed=value,
+        bound=bound,
+        reason=f"{says.format(value=value)}; at most {bound:g} is allowed.",
+    )
+
+
+def _online(evidence: Evidence, sound: frozenset[str]) -> RuleResult:
+    parity = evidence.online_parity if "online_parity" in sound else None
+    if parity is None or not parity.cells > 0:
+        return RuleResult(
+            rule="online_parity",
+            outcome=Outcome.UNKNOWN,
+            reason="No online value was held against its offline value.",
+        )
+    example = f", e.g. {parity.example}" if parity.example else ""
+    return RuleResult(
+        rule="online_parity",
+        outcome=Outcome.PASS if parity.different == 0 else Outcome.FAIL,
+        observed=parity.different,
+        bound=0,
+        rows=parity.cells,
+        reason=f"{parity.different:,} of {parity.cells:,} online values differ from the offline "
+        f"ones{example if parity.different else ''}.",
+    )
+
+
+def _drift(gate: Gate, evidence: Evidence, sound: frozenset[str], drift_psi: float) -> RuleResult:
+    drift = evidence.exam_drift if "exam_drift" in sound else None
+    if not drift:
+        return RuleResult(
+            rule="max_exam_drift",
+            outcome=Outcome.UNKNOWN,
+            bound=gate.max_exam_drift,
+            reason="Drift between training and exam was not measured.",
+        )
+    drifted = {name: psi for name, psi in drift.items() if not psi <= drift_psi}
+    share = len(drifted) / len(drift)
+    most = max(drifted, key=lambda name: drifted[name], default="")
+    worst = f", most of all {most} ({drifted[most]:.2f})" if most else ""
+    return RuleResult(
+        rule="max_exam_drift",
+        # Drift is nobody's fault: the exam then says too little, for or against.
+        outcome=Outcome.PASS if share <= gate.max_exam_drift else Outcome.UNKNOWN,
+        observed=share,
+        bound=gate.max_exam_drift,
+        reason=f"{len(drifted)} of {len(drift)} features drifted between training and exam "
+        f"(PSI above {drift_psi:g}){worst}; at most {gate.max_exam_drift:.0%} are allowed.",
+    )
