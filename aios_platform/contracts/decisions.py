@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from pydantic import ConfigDict, Field
 
@@ -49,6 +50,16 @@ class RuleResult(Record):
     reason: str
 
 
+class CalibrationBin(Record):
+    """Rows of similar score, and how often what was predicted came true among them."""
+
+    score: float = Field(description="Mean probability.")
+    share: float = Field(description="Share of positives.")
+    low: float = Field(description="Lower end of the share's Wilson interval.")
+    high: float = Field(description="Upper end of the share's Wilson interval.")
+    rows: int
+
+
 class Verdict(Record):
     """The gate's decision on a candidate, with every reason."""
 
@@ -63,6 +74,16 @@ class Verdict(Record):
     champion_metrics: dict[str, float]
     candidate_by_window: dict[str, dict[str, float]] = Field(
         default_factory=dict, description="The candidate's metrics on each exam window by itself."
+    )
+    candidate_intervals: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description="Interval of each metric that the policy names."
+    )
+    by_slice: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="Primary metric of candidate and champion on each slice, and its rows.",
+    )
+    calibration: tuple[CalibrationBin, ...] = Field(
+        default=(), description="The candidate's reliability curve; binary classifiers only."
     )
     policy_digest: str = Field(default="", description="Digest of the gate's declared policy.")
     candidate_digest: str = Field(default="", description="SHA-256 of the candidate's ONNX bytes.")
@@ -119,9 +140,15 @@ class ApprovalRequest(Record):
     evidence_digest: str = Field(description="Of the verdict; an approval counts for it only.")
     requested_at: datetime
     expires_at: datetime
-    state: str = Field(description="pending, approved, rejected or expired.")
+    state: str = Field(description="pending, approved, rejected, expired or void (overtaken).")
     decided_by: str = ""
+    decided_at: datetime | None = None
     reason: str = ""
+    promoted: bool = Field(default=False, description="The promotion it asked for took place.")
+    verdict: Verdict | None = Field(default=None, description="The verdict it is about.")
+    candidate: dict[str, Any] = Field(
+        default_factory=dict, description="What the promotion needs, as the asker gave it."
+    )
 
 
 class Champion(Record):

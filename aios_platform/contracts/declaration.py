@@ -327,6 +327,7 @@ class ModelDeclaration(Record):
                 f"label.known_at '{self.label.known_at}' is of type "
                 f"{columns[self.label.known_at].type}; expected timestamp"
             )
+        self.gate.check_task(self.task)
         leaked = {self.label.column, self.label.known_at} & set(self.features.request)
         if leaked:
             raise ValueError(f"features.request contains the label's own column {sorted(leaked)}")

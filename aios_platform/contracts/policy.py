@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from aios_platform.contracts.record import Record
+from aios_platform.contracts.record import Record, nearest
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Task = Literal["binary_classification", "multiclass_classification", "regression"]
@@ -16,12 +16,37 @@ Metric = Literal[
     "brier",
     "ece",
     "ece_debiased",
+    "reliability",
     "accuracy",
     "macro_f1",
     "rmse",
     "mae",
     "r2",
 ]
+METRICS_BY_TASK: dict[Task, tuple[Metric, ...]] = {
+    "binary_classification": (
+        "roc_auc",
+        "pr_auc",
+        "log_loss",
+        "brier",
+        "ece",
+        "ece_debiased",
+        "reliability",
+        "accuracy",
+    ),
+    "multiclass_classification": (
+        "roc_auc",
+        "log_loss",
+        "brier",
+        "ece",
+        "ece_debiased",
+        "reliability",
+        "accuracy",
+        "macro_f1",
+    ),
+    "regression": ("rmse", "mae", "r2"),
+}
+"""The metrics that each task has; a test holds them against `metrics.METRICS_OF`."""
 GUARDS: dict[Metric, float] = {"log_loss": 0.01, "ece": 0.01}
 
 
@@ -56,9 +81,10 @@ class Protected(Record):
 class Bootstrap(Record):
     """How the first champion is made: there is no baseline yet to compare it with."""
 
-    approval: Approval = Field(
-        default=Approval.AUTOMATIC,
-        description="automatic, or human: the first champion waits for an approver.",
+    approval: Approval | None = Field(
+        default=None,
+        description="automatic, or human: the first champion waits for an approver. Unset, as "
+        "gate.approval.",
     )
 
 
@@ -134,4 +160,32 @@ class Gate(Record):
         wrong = sorted(name for name, margin in self.guards.items() if not margin >= 0)
         if wrong:
             raise ValueError(f"guards has a negative margin for {', '.join(wrong)}")
+        for field, columns in (
+            ("slices", [each.column for each in self.slices]),
+            ("protected", [each.column for each in self.protected]),
+        ):
+            twice = sorted({name for name in columns if columns.count(name) > 1})
+            if twice:
+                raise ValueError(f"{field} names {', '.join(twice)} more than once")
         return self
+
+    def check_task(self, task: Task) -> None:
+        """Check that every metric of the policy is one that the task has.
+
+        Raises:
+            ValueError: One is not, or groups are protected and the task has no positive class.
+        """
+        known = METRICS_BY_TASK[task]
+        for field, metrics in (
+            ("metric", (self.metric,)),
+            ("floors", tuple(self.floors)),
+            ("guards", tuple(self.guards)),
+        ):
+            for metric in metrics:
+                if metric not in known:
+                    raise ValueError(
+                        f"gate.{field} names '{metric}', which {task} does not have. "
+                        f"{nearest(metric, known)}"
+                    )
+        if self.protected and task != "binary_classification":
+            raise ValueError(f"gate.protected bounds rates of a positive class; {task} has none")

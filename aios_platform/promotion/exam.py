@@ -4,14 +4,20 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
-from aios_platform.errors import PromotionError
-from aios_platform.metrics import Labels, Scores, checked, checked_scores
+from aios_platform.contracts.policy import Task
+from aios_platform.contracts.record import nearest
+from aios_platform.errors import MetricError, PromotionError
+from aios_platform.metrics import BINARY, checked_answers, checked_labels
+from aios_platform.metrics.checks import checked_codes, checked_targets
+
+WINDOW = "window"
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class Exam:
 
     Attributes:
         row_ids: Name of each row, shape (n,).
-        labels: Outcome of each row, shape (n,), bool.
+        labels: Outcome of each row, shape (n,): bool, class codes, or numbers.
         windows: Keys of the windows the rows come from, oldest first.
         row_windows: Window key of each row, shape (n,); None where the exam is one window.
         columns: Features that slices and protected attributes look at, by name, shape (n,) each.
@@ -75,7 +81,8 @@ class Contender:
     Attributes:
         version: Registered version.
         row_ids: Name of each scored row, shape (n,); must be the exam's, in its order.
-        scores: Probability of each row, shape (n,); None where the model could not be scored.
+        scores: Probability or prediction of each row, shape (n,), or of each class, shape
+            (n, classes); None where the model could not be scored.
         trained_through: Key of the last window it was trained on.
         problem: Why it could not be scored.
         digest: SHA-256 (hex) of the ONNX bytes that gave the scores.
@@ -103,7 +110,7 @@ class Contender:
         )
 
 
-def exam_digest(row_ids: Sequence[str], truth: Labels) -> str:
+def exam_digest(row_ids: Sequence[str], truth: NDArray[Any]) -> str:
     """SHA-256 (hex) over row ids and labels; the order of the rows has no influence."""
     rows = sorted(zip(row_ids, truth.tolist(), strict=True))
     return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
@@ -111,32 +118,43 @@ def exam_digest(row_ids: Sequence[str], truth: Labels) -> str:
 
 @dataclass(frozen=True)
 class Rows:
-    """The exam's rows in canonical order (by id), checked: unique ids, 0/1 labels, both classes.
+    """The exam's rows in canonical order (by id), checked: unique ids, labels of the task.
 
     Attributes:
         names: Row ids in the order they were given.
         order: Places that sort the rows by id.
-        truth: Labels in canonical order.
+        truth: Labels in canonical order: bool, class codes, or float64.
         windows: Window key of each row in canonical order.
         digest: SHA-256 over ids and labels.
+        task: Kind of answer.
     """
 
     names: list[str]
     order: NDArray[np.intp]
-    truth: Labels
+    truth: NDArray[Any]
     windows: NDArray[np.str_]
     digest: str
+    task: Task = BINARY
 
     @classmethod
-    def of(cls, exam: Exam) -> "Rows":
+    def of(cls, exam: Exam, *, task: Task = BINARY) -> "Rows":
         """Check an exam and bring it into canonical order.
+
+        Args:
+            exam: The exam.
+            task: Kind of answer.
 
         Raises:
             PromotionError: The row ids do not name the rows one to one.
             MetricError: The labels allow no metric.
         """
         names = row_names(exam.row_ids)
-        truth, _ = checked(exam.labels, np.full(len(names), 0.5))
+        truth = _truth(exam.labels, task)
+        if truth.size != len(names):
+            raise PromotionError(
+                f"The exam has {len(names):,} row ids and {truth.size:,} labels.",
+                remedy="Give each row of the exam its id and its label.",
+            )
         if len(set(names)) != len(names):
             raise PromotionError(
                 f"{len(names) - len(set(names)):,} of the exam's row ids are repeated.",
@@ -158,9 +176,35 @@ class Rows:
                 remedy="Give each row of the exam its window.",
             )
         order = np.argsort(np.asarray(names), kind="stable")
-        return cls(names, order, truth[order], windows[order], exam_digest(names, truth))
+        return cls(names, order, truth[order], windows[order], exam_digest(names, truth), task)
 
-    def scores_of(self, contender: Contender) -> Scores:
+    def column_of(self, exam: Exam, name: str) -> NDArray[Any]:
+        """A column of the exam in canonical order; `window` is each row's window.
+
+        Raises:
+            PromotionError: The exam has no such column, or not one value per row.
+        """
+        if name == WINDOW:
+            return self.windows
+        if exam.columns is None or name not in exam.columns:
+            known = ", ".join(sorted(exam.columns or ())) or "none"
+            raise PromotionError(
+                f"The exam has no column '{name}' (it carries: {known}).",
+                remedy=f"{nearest(name, exam.columns or ())} Name a feature of the model.",
+            )
+        try:
+            values = np.asarray(exam.columns[name])
+        except ValueError:
+            values = np.empty((0, 0))
+        if values.shape != (len(self.names),):
+            raise PromotionError(
+                f"The column '{name}' has the shape {values.shape}, the exam "
+                f"{len(self.names):,} rows.",
+                remedy="Take the column from the frame that was scored.",
+            )
+        return values[self.order]
+
+    def scores_of(self, contender: Contender) -> Any:
         """A contender's scores in canonical order.
 
         Raises:
@@ -177,8 +221,20 @@ class Rows:
                 f"Version {contender.version} was scored on other rows than the exam's.",
                 remedy="Score every contender on the same frame, in its order.",
             )
-        scores: Scores = checked_scores(contender.scores, len(self.names))[self.order]
-        return scores
+        given = self.truth[np.argsort(self.order)]
+        return checked_answers(contender.scores, given, task=self.task)[self.order]
+
+
+def _truth(labels: ArrayLike, task: Task) -> NDArray[Any]:
+    if task == "multiclass_classification":
+        return checked_codes(labels)
+    truth: NDArray[Any] = checked_labels(labels) if task == BINARY else checked_targets(labels)
+    if (truth == truth[0]).all():
+        raise MetricError(
+            f"All {truth.size:,} labels are {truth[0]}; nothing can be told apart by them.",
+            remedy="Take more rows, or windows in which outcomes differ.",
+        )
+    return truth
 
 
 def row_names(row_ids: ArrayLike) -> list[str]:

@@ -1,5 +1,6 @@
 """What the gate's rules share: their names, which of them a waiver may lift, how one is written."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -8,6 +9,7 @@ from aios_platform.contracts.decisions import Outcome, RuleResult, Waiver
 from aios_platform.contracts.policy import Gate
 from aios_platform.contracts.record import nearest
 from aios_platform.errors import PromotionError
+from aios_platform.resampling import Estimate
 
 UNWAIVABLE: frozenset[str] = frozenset(
     {
@@ -115,6 +117,21 @@ def _lifted(rule: RuleResult, waiver: Waiver | None, model: str, at: datetime) -
 def sized(count: int, noun: str) -> str:
     """A count with its noun: '1 row', '2 rows'."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def described(metric: str, gain: Estimate) -> str:
+    """A paired difference in words."""
+    direction = "better" if gain.estimate >= 0 else "worse"
+    return (
+        f"{metric} is {abs(gain.estimate):.4f} {direction} "
+        f"({gain.confidence:.0%} interval {gain.low:+.4f} to {gain.high:+.4f}, "
+        f"{sized(gain.rows, 'row')})"
+    )
+
+
+def finite(value: float) -> float | None:
+    """A figure for a record, which holds none that is not finite."""
+    return float(value) if math.isfinite(value) else None
 
 
 def plain_name(value: str) -> str:

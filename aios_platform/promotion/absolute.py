@@ -1,0 +1,116 @@
+"""The candidate by itself: floors, and for a first champion the best constant answer."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from aios_platform.contracts.decisions import Outcome, RuleResult
+from aios_platform.contracts.policy import Gate, Task
+from aios_platform.metrics import LESS_IS_BETTER
+from aios_platform.promotion.exam import Rows
+from aios_platform.promotion.rules import described, finite
+from aios_platform.promotion.statistics import detectable, superiority
+from aios_platform.resampling import gain_interval, metric_interval, seed_of
+
+
+def beats_constant(gate: Gate, task: Task, rows: Rows, candidate: Any) -> RuleResult:
+    """Without a champion the candidate must beat the best constant answer, with significance.
+
+    The best constant is the exam's own: its base rate, its class shares, or its mean.
+    """
+    # A constant base rate is perfectly calibrated on average, and a constant has no ranking or
+    # class: a proper score compares the rest as well.
+    metric = gate.metric
+    if metric in ("ece", "ece_debiased", "reliability"):
+        metric = "brier"
+    gain = gain_interval(
+        metric,
+        rows.truth,
+        candidate,
+        _constant(task, metric, rows.truth, candidate),
+        seed=seed_of(rows.digest),
+        confidence=gate.confidence,
+        resamples=gate.resamples,
+        task=task,
+    )
+    outcome = superiority(gain)
+    says = {
+        Outcome.PASS: "better than the best constant",
+        Outcome.FAIL: "no better than the best constant",
+        Outcome.UNKNOWN: "not shown to be better than the best constant",
+    }
+    return RuleResult(
+        rule="beats_constant",
+        outcome=outcome,
+        metric=metric,
+        observed=gain.estimate,
+        bound=0.0,
+        low=gain.low,
+        high=gain.high,
+        detectable=finite(detectable(gain)),
+        rows=gain.rows,
+        reason=f"{says[outcome].capitalize()} (there is no champion yet): "
+        f"{described(metric, gain)}.",
+    )
+
+
+def _constant(task: Task, metric: str, truth: Any, candidate: Any) -> Any:
+    if task == "multiclass_classification":
+        shares = np.bincount(truth, minlength=candidate.shape[1]) / truth.size
+        return np.tile(shares, (truth.size, 1))
+    best = np.median(truth) if metric == "mae" else truth.mean()
+    return np.full(truth.size, best)
+
+
+def floors(
+    gate: Gate,
+    task: Task,
+    rows: Rows,
+    candidate: Any,
+    metrics: dict[str, float],
+    *,
+    significantly: bool,
+) -> Iterator[RuleResult]:
+    """The rules `floor_<metric>`.
+
+    Args:
+        gate: The policy.
+        task: Kind of answer.
+        rows: The exam's rows.
+        candidate: The candidate's scores.
+        metrics: The candidate's metrics on the exam.
+        significantly: For the first champion: the interval's worse end must clear the floor, too.
+    """
+    for metric, floor in gate.floors.items():
+        value, less = metrics[metric], metric in LESS_IS_BETTER
+        interval = (
+            metric_interval(
+                metric,
+                rows.truth,
+                candidate,
+                seed=seed_of(rows.digest),
+                confidence=gate.confidence,
+                resamples=gate.resamples,
+                task=task,
+            )
+            if significantly
+            else None
+        )
+        worst = value if interval is None else (interval.high if less else interval.low)
+        good, sure = (value <= floor, worst <= floor) if less else (value >= floor, worst >= floor)
+        outcome = Outcome.PASS if good and sure else Outcome.UNKNOWN if good else Outcome.FAIL
+        shown = f" ({interval.low:.4f} to {interval.high:.4f})" if interval else ""
+        doubt = ", and the first champion must clear it with significance" * (good and not sure)
+        yield RuleResult(
+            rule=f"floor_{metric}",
+            outcome=outcome,
+            metric=metric,
+            observed=value,
+            bound=floor,
+            low=interval.low if interval else None,
+            high=interval.high if interval else None,
+            rows=rows.truth.size,
+            reason=f"{metric} is {value:.4f}{shown}; at {'most' if less else 'least'} {floor:g} "
+            f"is required{doubt}.",
+        )
