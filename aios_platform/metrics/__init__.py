@@ -15,10 +15,17 @@ from aios_platform.metrics.binary import (
     log_loss,
     log_losses,
     pr_auc,
+    reliability,
     roc_auc,
     squared_errors,
 )
 from aios_platform.metrics.binning import ECE_BINS, calibration_bins
+from aios_platform.metrics.calibration import (
+    BrierDecomposition,
+    ReliabilityCurve,
+    brier_decomposition,
+    reliability_curve,
+)
 from aios_platform.metrics.checks import Codes, Labels, Scores, checked_labels, checked_scores
 from aios_platform.metrics.registry import (
     BINARY,
@@ -42,11 +49,14 @@ __all__ = [
     "METRICS",
     "METRICS_OF",
     "PROBABILITY_EPSILON",
+    "BrierDecomposition",
     "Codes",
     "Labels",
+    "ReliabilityCurve",
     "Scores",
     "accuracy",
     "brier",
+    "brier_decomposition",
     "calibration_bins",
     "checked",
     "checked_answers",
@@ -62,6 +72,8 @@ __all__ = [
     "log_losses",
     "metric_of",
     "pr_auc",
+    "reliability",
+    "reliability_curve",
     "roc_auc",
     "squared_errors",
 ]

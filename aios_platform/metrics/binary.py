@@ -9,7 +9,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from aios_platform.metrics.binning import ECE_BINS, binned_ece, binned_ece_debiased
+from aios_platform.metrics.binning import (
+    ECE_BINS,
+    binned_ece,
+    binned_ece_debiased,
+    binned_reliability,
+)
 from aios_platform.metrics.checks import Labels, Scores, checked_binary
 
 # Models answer in float32, where a probability can be exactly 0 or 1: one such row would make the
@@ -98,6 +103,19 @@ def ece_debiased(labels: ArrayLike, scores: ArrayLike, bins: int = ECE_BINS) -> 
     return binned_ece_debiased(*checked_binary(labels, scores), bins=bins)
 
 
+def reliability(labels: ArrayLike, scores: ArrayLike, bins: int = ECE_BINS) -> float:
+    """What miscalibration costs in Brier score, less what the noise of the labels adds.
+
+    The mean over equal-mass bins of (mean score - share of positives)²: 0.0001 is a model that is
+    off by 0.01 everywhere. Unlike `ece` it is unbiased, for few rows too, and so is its
+    difference between two models. See `metrics.binning.reliability_of`.
+
+    Raises:
+        MetricError: No metric can be computed from the input.
+    """
+    return binned_reliability(*checked_binary(labels, scores), bins=bins)
+
+
 def log_losses(truth: Labels, scores: Scores) -> Scores:
     """Negative log-likelihood of each row, shape (n,), nats. The input must be checked."""
     bounded = np.clip(scores, PROBABILITY_EPSILON, 1 - PROBABILITY_EPSILON)
@@ -144,5 +162,6 @@ METRICS: dict[str, Callable[[Labels, Scores], float]] = {
     "brier": lambda truth, scores: float(squared_errors(truth, scores).mean()),
     "ece": binned_ece,
     "ece_debiased": binned_ece_debiased,
+    "reliability": binned_reliability,
     "accuracy": _accuracy,
 }

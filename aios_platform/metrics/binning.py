@@ -69,6 +69,36 @@ def debiased(gaps: Scores, positives: Scores, rows: Scores) -> float:
     return float(max(0.0, (count * (2 * gap - folded)).sum() / rows.sum()))
 
 
+def binned_reliability(truth: Labels, scores: Scores, bins: int = ECE_BINS) -> float:
+    """Reliability of the Brier score less the noise of the labels. Checked input."""
+    places = calibration_bins(scores, bins)
+    return reliability_of(
+        gaps=sums(places, scores - truth, bins),
+        positives=sums(places, truth.astype(np.float64), bins),
+        rows=sums(places, np.ones(truth.size), bins),
+    )
+
+
+def reliability_of(gaps: Scores, positives: Scores, rows: Scores, *, noise: float = 1) -> float:
+    """Mean squared gap between score and share of positives, less what is noise of the labels.
+
+    The squared gap of a bin with r rows has the bias share · (1 - share) / r, of which
+    share · (1 - share) / (r - 1) is an unbiased estimate: the debiased squared calibration error
+    of Kumar, Liang and Ma (2019, section 5). It can be below 0. Bins of one row show no variance
+    and are left as they are.
+
+    Args:
+        gaps: Sum over a bin's rows of score - label, shape (bins,).
+        positives: Positives of a bin, shape (bins,).
+        rows: Rows of a bin, shape (bins,); may be 0.
+        noise: How often the bias is subtracted; 0: Murphy's reliability as it is.
+    """
+    count = np.maximum(rows, 1)
+    share = positives / count
+    excess = np.where(rows > 1, share * (1 - share) / np.maximum(rows - 1, 1), 0.0)
+    return float((rows * ((gaps / count) ** 2 - noise * excess)).sum() / rows.sum())
+
+
 def normal_cdf(values: Scores) -> Scores:
     """Distribution function of the standard normal, shape as given."""
     halves = [math.erfc(-value / math.sqrt(2)) / 2 for value in np.ravel(values).tolist()]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aios_platform.errors import MetricError
 from aios_platform.metrics.binary import PROBABILITY_EPSILON, mann_whitney
-from aios_platform.metrics.binning import binned_ece, binned_ece_debiased
+from aios_platform.metrics.binning import binned_ece, binned_ece_debiased, binned_reliability
 from aios_platform.metrics.checks import Codes, Labels, Scores
 
 
@@ -106,6 +106,11 @@ def ece_debiased(codes: Codes, scores: Scores) -> float:
     return binned_ece_debiased(correct(codes, scores), scores.max(axis=1))
 
 
+def reliability(codes: Codes, scores: Scores) -> float:
+    """Squared calibration error of the top label, debiased; see `binary.reliability`."""
+    return binned_reliability(correct(codes, scores), scores.max(axis=1))
+
+
 METRICS: dict[str, Callable[[Codes, Scores], float]] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,
@@ -114,4 +119,5 @@ METRICS: dict[str, Callable[[Codes, Scores], float]] = {
     "brier": lambda codes, scores: float(squared_errors(codes, scores).mean()),
     "ece": ece,
     "ece_debiased": ece_debiased,
+    "reliability": reliability,
 }

@@ -25,7 +25,9 @@ METRICS_OF: dict[Task, dict[str, Callable[[Any, Any], float]]] = {
     "regression": regression.METRICS,
 }
 METRICS = METRICS_OF[BINARY]
-LESS_IS_BETTER = frozenset({"log_loss", "brier", "ece", "ece_debiased", "mae", "rmse"})
+LESS_IS_BETTER = frozenset(
+    {"log_loss", "brier", "ece", "ece_debiased", "reliability", "mae", "rmse"}
+)
 
 _CHECKS: dict[Task, Callable[[ArrayLike, ArrayLike], tuple[Any, Any]]] = {
     "binary_classification": checked_binary,

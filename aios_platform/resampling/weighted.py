@@ -2,7 +2,7 @@
 
 A resample is a vector of counts, not a copy of the rows: rows are sorted once, and a resample
 costs a few passes over them. Every statistic takes the counts of all rows, shape (n,), float64, in
-the order of the labels it was made of, and presumes that each stratum keeps its size.
+the order of the labels it was made of; they sum to n, and every class was drawn.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from aios_platform.metrics import (
     calibration_bins,
     multiclass,
 )
-from aios_platform.metrics.binning import debiased, sums
+from aios_platform.metrics.binning import debiased, reliability_of, sums
 
 Counts = NDArray[np.float64]
 Statistic = Callable[[Counts], float]
@@ -71,6 +71,8 @@ def _binary(metric: str, truth: Labels, scores: Scores) -> Statistic | None:
             return _ece(truth, scores)
         case "ece_debiased":
             return _ece_debiased(truth, scores)
+        case "reliability":
+            return _reliability(truth, scores)
     return None
 
 
@@ -93,6 +95,8 @@ def _multiclass(metric: str, codes: Codes, scores: Scores) -> Statistic | None:
             return _ece(multiclass.correct(codes, scores), scores.max(axis=1))
         case "ece_debiased":
             return _ece_debiased(multiclass.correct(codes, scores), scores.max(axis=1))
+        case "reliability":
+            return _reliability(multiclass.correct(codes, scores), scores.max(axis=1))
     return None
 
 
@@ -120,7 +124,6 @@ def _roc_auc(truth: Labels, scores: Scores) -> Statistic:
     below = np.searchsorted(ordered, positives, side="left")
     below_or_tied = np.searchsorted(ordered, positives, side="right")
     tied = bool((below != below_or_tied).any())
-    pairs = float(positives.size * negatives.size)
     # How many drawn negatives lie below each place of the order.
     reached = np.zeros(negatives.size + 1)
 
@@ -129,7 +132,8 @@ def _roc_auc(truth: Labels, scores: Scores) -> Statistic:
         wins = reached[below]
         if tied:
             wins = (wins + reached[below_or_tied]) / 2
-        return _dot(wins, counts[of_positives]) / pairs
+        chosen = counts[of_positives]
+        return _dot(wins, chosen) / float(chosen.sum() * reached[-1])
 
     return value
 
@@ -139,7 +143,7 @@ def _pr_auc(truth: Labels, scores: Scores) -> Statistic:
     # Only thresholds at which a positive is found add to the sum.
     levels, level_of_positive = np.unique(-scores[of_positives], return_inverse=True)
     level_of_negative = np.searchsorted(levels, -scores[of_negatives], side="left")
-    positives, places = int(truth.sum()), levels.size
+    places = levels.size
 
     def value(counts: Counts) -> float:
         found = np.bincount(level_of_positive, counts[of_positives], places)
@@ -147,7 +151,7 @@ def _pr_auc(truth: Labels, scores: Scores) -> Statistic:
         hits = np.cumsum(found)
         flagged = hits + np.cumsum(false)
         flagged[hits == 0] = 1
-        return float((found * hits / flagged).sum() / positives)
+        return float((found * hits / flagged).sum() / hits[-1])
 
     return value
 
@@ -164,27 +168,34 @@ def _ece(truth: Labels, scores: Scores) -> Statistic:
 
 
 def _ece_debiased(truth: Labels, scores: Scores) -> Statistic:
+    summed = _bin_sums(truth, scores)
+    return lambda counts: debiased(*summed(counts))
+
+
+def _reliability(truth: Labels, scores: Scores) -> Statistic:
+    # Resampling adds the noise of the labels a second time to that which the rows hold already:
+    # taken off twice, the resamples lie around the estimate.
+    summed = _bin_sums(truth, scores)
+    return lambda counts: reliability_of(*summed(counts), noise=2)
+
+
+def _bin_sums(truth: Labels, scores: Scores) -> Callable[[Counts], tuple[Scores, Scores, Scores]]:
     places, excess, positive = calibration_bins(scores), scores - truth, truth.astype(np.float64)
-
-    def value(counts: Counts) -> float:
-        return debiased(
-            sums(places, excess * counts, ECE_BINS),
-            sums(places, positive * counts, ECE_BINS),
-            sums(places, counts, ECE_BINS),
-        )
-
-    return value
+    return lambda counts: (
+        sums(places, excess * counts, ECE_BINS),
+        sums(places, positive * counts, ECE_BINS),
+        sums(places, counts, ECE_BINS),
+    )
 
 
 def _macro_f1(codes: Codes, scores: Scores) -> Statistic:
     classes, answered = scores.shape[1], scores.argmax(axis=1)
-    actual = np.bincount(codes, minlength=classes)
     right = (answered == codes).astype(np.float64)
 
     def value(counts: Counts) -> float:
         return multiclass.f1_of_counts(
             np.bincount(codes, right * counts, classes),
-            actual,
+            np.bincount(codes, counts, classes),
             np.bincount(answered, counts, classes),
         )
 
