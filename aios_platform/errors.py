@@ -17,8 +17,13 @@ The tree::
     ├── TrainingError            training did not give a usable model
     │   └── ExportError          the ONNX graph does not reproduce the trained network
     ├── RegistryError            a model version cannot be registered, found or trusted
+    ├── AccessDenied             who acts may not do this, or cannot be told
+    ├── LedgerError              a row of the ledger cannot be written or found
+    │   └── LedgerBroken         the hash chain does not hold
     ├── PromotionError           the swap of a champion was refused
-    │   └── ChampionConflict     somebody else promoted in between
+    │   ├── ChampionConflict     somebody else promoted in between
+    │   ├── ApprovalError        an approval is missing, or was refused
+    │   └── WaiverError          a waiver that may not be granted
     ├── ScoringError             a window could not be scored
     ├── MetricError              labels and scores from which no metric can be computed
     └── LifecycleError           a stage was asked for before what it needs exists
@@ -104,12 +109,32 @@ class RegistryError(AiosError):
     """A model version cannot be registered, found or trusted."""
 
 
+class AccessDenied(AiosError):
+    """Who acts may not do this, or cannot be told."""
+
+
+class LedgerError(AiosError):
+    """A row of the ledger cannot be written or found."""
+
+
+class LedgerBroken(LedgerError):
+    """The hash chain of the ledger does not hold."""
+
+
 class PromotionError(AiosError):
     """The swap of a champion was refused."""
 
 
 class ChampionConflict(PromotionError):
     """Another promotion changed the champion in between."""
+
+
+class ApprovalError(PromotionError):
+    """An approval is missing, or refused: replayed, expired, its author's, on other evidence."""
+
+
+class WaiverError(PromotionError):
+    """A waiver that may not be granted."""
 
 
 class ScoringError(AiosError):

@@ -42,8 +42,9 @@ class Settings(BaseSettings):
     reports_url: str = Field(
         default="http://127.0.0.1:3001", description="Where `aios ui` serves the drift reports."
     )
-    actor: str = Field(
-        default="", description="Who acts, as written to the ledger; default the OS user."
+    api_key: SecretStr | None = Field(
+        default=None,
+        description="Key of the principal that acts; unset, the OS user (`aios principals`).",
     )
 
     @property

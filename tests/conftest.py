@@ -12,7 +12,7 @@ import pytest
 _HOME = Path(tempfile.mkdtemp(prefix="aios-test-"))
 _HOME.chmod(0o755)
 os.environ["AIOS_HOME"] = str(_HOME)
-for _name in ("AIOS_DATABASE_URL", "AIOS_ARTIFACTS", "AIOS_ACTOR", "DAGSTER_HOME"):
+for _name in ("AIOS_DATABASE_URL", "AIOS_ARTIFACTS", "AIOS_API_KEY", "DAGSTER_HOME"):
     os.environ.pop(_name, None)
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

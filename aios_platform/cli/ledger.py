@@ -22,7 +22,7 @@ def show(
         if full:
             print(row.model_dump_json())
         else:
-            print(f"{row.seq:6}  {row.recorded_at:%Y-%m-%d %H:%M:%S}  {row.actor:16} "
+            print(f"{row.seq:6}  {row.recorded_at:%Y-%m-%d %H:%M:%S}  {row.principal:18} "
                   f"{row.subject:20} {row.kind:18} {_gist(row.payload)}")  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def test_a_promotion_answers_its_cause_only_once_it_happened(database, names, st
         judged,
         model_digest="d" * 64,
         run_id="r",
-        training_set_digest="t" * 64,
+        training_set_digest="7" * 64,
         trained_through="2013-09",
     )
     assert verdicts(database, names, store) == {"why"}

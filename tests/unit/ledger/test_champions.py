@@ -41,7 +41,7 @@ def swap(database, judged):
         judged,
         model_digest="d" * 64,
         run_id="r",
-        training_set_digest="t" * 64,
+        training_set_digest="7" * 64,
         trained_through="2013-09",
     )
 
@@ -106,7 +106,7 @@ def test_of_two_promoters_at_once_exactly_one_wins(database, model):
 
 @pytest.mark.parametrize(
     "statement",
-    ["UPDATE ledger SET actor = 'x'", "DELETE FROM ledger", "TRUNCATE ledger"],
+    ["UPDATE ledger SET principal = 'x'", "DELETE FROM ledger", "TRUNCATE ledger"],
 )
 def test_the_ledger_refuses_every_change(database, model, statement):
     swap(database, verdict(model, "1"))
