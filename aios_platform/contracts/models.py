@@ -67,6 +67,9 @@ class Provenance(Record):
     train_windows: tuple[str, ...]
     validation_windows: tuple[str, ...]
     git_commit: str
+    sources: dict[str, str] = Field(
+        default_factory=dict, description="Digests of the source files that made it, by part."
+    )
     libraries: dict[str, str]
     parameters: dict[str, str]
     metrics: dict[str, float]

@@ -1,10 +1,13 @@
-"""Where a run came from: the commit and the libraries."""
+"""Where a run came from: the commit, the source files, the libraries."""
 
+import hashlib
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
-from aios_platform.settings import PROJECT_ROOT
+from aios_platform.settings import PROJECT_ROOT, settings
 
 LIBRARIES = (
     "aios-platform",
@@ -41,3 +44,34 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def source_digests(model_folder: Path) -> dict[str, str]:
+    """SHA-256 over the files that shape a model; a tarball of the sources has no commit.
+
+    Args:
+        model_folder: The model's folder under `defs/`: declaration, source, feature SQL.
+
+    Returns:
+        `platform` (the package without its models), `model`, and `feature_repo`.
+    """
+    package = PROJECT_ROOT / "aios_platform"
+    models = package / "defs"
+    platform = [path for path in _sources(package) if not path.is_relative_to(models)]
+    return {
+        "platform": _digest(package, platform),
+        "model": _digest(model_folder, _sources(model_folder)),
+        "feature_repo": _digest(settings().feature_repo, _sources(settings().feature_repo)),
+    }
+
+
+def _sources(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.suffix in (".py", ".sql", ".yaml")]
+
+
+def _digest(folder: Path, paths: Iterable[Path]) -> str:
+    total = hashlib.sha256()
+    for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in paths):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"{name}\0{content}\n".encode())
+    return total.hexdigest()

@@ -1,7 +1,7 @@
 """What a run says of the model it trained, so that a person can follow it to the rows."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from aios_platform.contracts.datasets import DatasetVersion, FeatureSchema
@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 DIGEST_TAG = "aios.model_digest"
 TRAINING_SET_TAG = "aios.training_set_digest"
+AUTHOR_TAG = "aios.author"
+SAMPLE_TAG = "aios.sample"
+DECLARATION_TAG = "aios.declaration"
+SERVICE_TAG = "aios.feature_service"
+COMMIT_TAG = "aios.git_commit"
+SOURCES_TAG = "aios.sources"
+LIBRARIES_TAG = "aios.libraries"
 TRAINING_SET_FILE = "training_set.json"
+DECLARATION_FILE = "declaration.json"
 # MLflow keeps at most this much of a dataset's digest; the tags hold it whole.
 DATASET_DIGEST = 36
 
@@ -46,6 +54,7 @@ def record(
     declaration: ModelDeclaration,
     trained: TrainedModel,
     training_set: TrainingSet,
+    sources: Mapping[str, str],
 ) -> None:
     """Log parameters, metrics, tags, the datasets and the declaration; twice is as good as once.
 
@@ -55,6 +64,7 @@ def record(
         declaration: The declared model.
         trained: What the training gave.
         training_set: What it was trained on.
+        sources: Digests of the source files that made it, by part.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
@@ -70,10 +80,11 @@ def record(
     tags = {
         DIGEST_TAG: trained.digest,
         TRAINING_SET_TAG: training_set.digest,
-        "aios.declaration": declaration.fingerprint,
-        "aios.feature_service": training_set.service_digest,
-        "aios.git_commit": git_commit(),
-        "aios.libraries": json.dumps(library_versions(), sort_keys=True),
+        DECLARATION_TAG: declaration.fingerprint,
+        SERVICE_TAG: training_set.service_digest,
+        COMMIT_TAG: git_commit(),
+        SOURCES_TAG: json.dumps(dict(sources), sort_keys=True),
+        LIBRARIES_TAG: json.dumps(library_versions(), sort_keys=True),
         "mlflow.user": declaration.owner,
     }
     metrics = [Metric(f"validation_{k}", v, start, 0) for k, v in trained.metrics.items()]
@@ -116,4 +127,4 @@ def record(
         },
         TRAINING_SET_FILE,
     )
-    client.log_dict(run_id, declaration.model_dump(mode="json"), "declaration.json")
+    client.log_dict(run_id, declaration.model_dump(mode="json"), DECLARATION_FILE)

@@ -7,11 +7,13 @@ since it runs code that a model's folder can carry.
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.contracts.datasets import FeatureSchema
@@ -19,10 +21,15 @@ from aios_platform.contracts.decisions import Verdict
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.models import ModelVersion, Provenance, TrainedModel
 from aios_platform.contracts.record import digest_of
-from aios_platform.errors import DatabaseUnavailable, RegistryError
+from aios_platform.errors import DeclarationError, RegistryError
+from aios_platform.registry.backend import reach, translated
 from aios_platform.registry.package import write_package
+from aios_platform.registry.provenance import missing, provenance
 from aios_platform.registry.record import (
+    AUTHOR_TAG,
+    DECLARATION_FILE,
     DIGEST_TAG,
+    SAMPLE_TAG,
     TRAINING_SET_FILE,
     TRAINING_SET_TAG,
     TrainingSet,
@@ -58,8 +65,8 @@ class ModelRegistry:
             }
         )
         self._artifact_location = artifact_location.rstrip("/")
-        _reach(tracking_uri)
-        with _translated("open the registry"):
+        reach(tracking_uri)
+        with translated("open the registry"):
             from mlflow import MlflowClient
 
             self._client: MlflowClient = MlflowClient(tracking_uri, registry_uri=tracking_uri)
@@ -71,11 +78,19 @@ class ModelRegistry:
         trained: TrainedModel,
         training_set: TrainingSet,
         store: ArtifactStore,
+        sources: Mapping[str, str] = MappingProxyType({}),
     ) -> ModelVersion:
         """Register a candidate: a run, a logged ONNX model, a version that is READY.
 
         The same candidate (declaration, training set, ONNX bytes) always has one version: a call
         that was killed is finished by the same call made again.
+
+        Args:
+            declaration: The declared model.
+            trained: What the training gave.
+            training_set: What it was trained on.
+            store: Where the bytes go, by digest.
+            sources: Digests of the source files that made it, by part.
 
         Raises:
             RegistryError: MLflow refused.
@@ -84,12 +99,12 @@ class ModelRegistry:
         model = declaration.name
         candidate = digest_of([declaration.fingerprint, training_set.digest, trained.digest])
         store.put(trained.onnx, ".onnx")
-        with _translated(f"register a version of '{model}'"):
+        with translated(f"register a version of '{model}'"):
             known = self._version_of(model, candidate)
             if known is not None:
                 return known
             run = self._run(model, candidate)
-            record(self._client, run, declaration, trained, training_set)
+            record(self._client, run, declaration, trained, training_set, sources)
             logged = self._logged_model(run, candidate, trained, training_set.features)
             self._registered_model(model, declaration)
             self._client.set_terminated(run.info.run_id)
@@ -105,6 +120,7 @@ class ModelRegistry:
                     DIGEST_TAG: trained.digest,
                     TRAINING_SET_TAG: training_set.digest,
                     "aios.trained_through": training_set.frames[-1].key,
+                    **_sample(training_set),
                 },
             )
             known = self._version_of(model, candidate)
@@ -121,7 +137,7 @@ class ModelRegistry:
         Raises:
             RegistryError: There is none of this number, or it is not the platform's.
         """
-        with _translated(f"find version {version} of '{model}'"):
+        with translated(f"find version {version} of '{model}'"):
             return _model_version(self._client.get_model_version(model, version))
 
     def versions(self, model: str) -> list[ModelVersion]:
@@ -130,7 +146,7 @@ class ModelRegistry:
         Raises:
             RegistryError: The registry cannot be read; that is never an empty list.
         """
-        with _translated(f"list versions of '{model}'"):
+        with translated(f"list versions of '{model}'"):
             found = self._client.search_model_versions(f"name='{model}'")
             ready = [_model_version(v) for v in found if v.status == READY]
             return sorted(ready, key=lambda v: int(v.version))
@@ -151,25 +167,50 @@ class ModelRegistry:
             RegistryError: The version or a part of its record is not there.
         """
         found = self.version(model, version)
-        with _translated(f"follow version {version} of '{model}' to its rows"):
+        with translated(f"follow version {version} of '{model}' to its rows"):
             run = self._client.get_run(found.run_id)
-            with tempfile.TemporaryDirectory() as folder:
-                path = self._client.download_artifacts(found.run_id, TRAINING_SET_FILE, folder)
-                pinned = json.loads(Path(path).read_text(encoding="utf-8"))
-            tags, params = run.data.tags, run.data.params
-            return Provenance(
-                version=found,
-                declaration_fingerprint=tags["aios.declaration"],
-                feature_service_digest=tags["aios.feature_service"],
-                training_frames=pinned["frames"],
-                features=pinned["features"],
-                train_windows=params["train_windows"].split(","),
-                validation_windows=params["validation_windows"].split(","),
-                git_commit=tags["aios.git_commit"],
-                libraries=json.loads(tags["aios.libraries"]),
-                parameters=params,
-                metrics=run.data.metrics,
-            )
+            pinned = self._document(found.run_id, TRAINING_SET_FILE)
+            return provenance(found, run.data.tags, run.data.params, run.data.metrics, pinned)
+
+    def declaration(self, model: str, version: str) -> ModelDeclaration:
+        """The declaration that a version was trained by.
+
+        Raises:
+            RegistryError: It is not on record.
+            DeclarationError: It is, and today's platform does not take it any more.
+        """
+        found = self.version(model, version)
+        with translated(f"read the declaration of version {version} of '{model}'"):
+            content = self._document(found.run_id, DECLARATION_FILE)
+        try:
+            return ModelDeclaration.model_validate(content)
+        except ValidationError as error:
+            raise DeclarationError(
+                f"The declaration of version {version} of '{model}' is of another release: "
+                f"{error.errors()[0]['msg']}.",
+                remedy="Check out the release that trained it.",
+            ) from None
+
+    def missing_provenance(self, model: str, version: str) -> tuple[str, ...]:
+        """What a version does not say about its origin; empty: it can be reproduced.
+
+        Raises:
+            RegistryError: The version or its run is not there.
+        """
+        found = self.version(model, version)
+        with translated(f"read the origin of version {version} of '{model}'"):
+            run = self._client.get_run(found.run_id)
+            files = {entry.path for entry in self._client.list_artifacts(found.run_id)}
+            return missing(found, run.data.tags, run.data.params, files)
+
+    def set_author(self, model: str, version: str, author: str) -> None:
+        """Show who trained a version; the ledger, not this, is the truth.
+
+        Raises:
+            RegistryError: MLflow refused.
+        """
+        with translated(f"note the author of version {version} of '{model}'"):
+            self._client.set_model_version_tag(model, version, AUTHOR_TAG, author)
 
     def champion_alias(self, model: str) -> str | None:
         """The version that the alias `champion` points at; the ledger, not this, is the truth.
@@ -177,7 +218,7 @@ class ModelRegistry:
         Raises:
             RegistryError: The registry cannot be read.
         """
-        with _translated(f"read the alias '{CHAMPION}' of '{model}'"):
+        with translated(f"read the alias '{CHAMPION}' of '{model}'"):
             found = self._client.get_registered_model(model).aliases.get(CHAMPION)
             return None if found is None else str(found)
 
@@ -187,11 +228,33 @@ class ModelRegistry:
         Raises:
             RegistryError: MLflow refused.
         """
-        with _translated(f"set the alias '{CHAMPION}' of '{model}'"):
+        with translated(f"set the alias '{CHAMPION}' of '{model}'"):
             self._client.set_registered_model_alias(model, CHAMPION, version)
 
-    def set_verdict(self, model: str, version: str, verdict: Verdict) -> None:
+    def remove_champion_alias(self, model: str) -> None:
+        """Take the alias `champion` away: the ledger knows of none.
+
+        Raises:
+            RegistryError: MLflow refused.
+        """
+        with translated(f"remove the alias '{CHAMPION}' of '{model}'"):
+            self._client.delete_registered_model_alias(model, CHAMPION)
+
+    def set_verdict(
+        self,
+        model: str,
+        version: str,
+        verdict: Verdict,
+        *,
+        documents: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Show the gate's decision, its reasons and the exam's metrics beside the version.
+
+        Args:
+            model: Name of the model.
+            version: The version that was judged.
+            verdict: The verdict.
+            documents: Digests of what was stored about it (card, evidence), by name.
 
         Raises:
             RegistryError: MLflow refused.
@@ -200,8 +263,9 @@ class ModelRegistry:
             "aios.verdict": str(verdict.decision),
             "aios.verdict_reasons": "; ".join(verdict.reasons),
             "aios.exam_digest": verdict.exam_digest,
+            **{f"aios.{name}_digest": digest for name, digest in documents.items()},
         }
-        with _translated(f"note the verdict on version {version} of '{model}'"):
+        with translated(f"note the verdict on version {version} of '{model}'"):
             from mlflow.entities import Metric
 
             found = self._client.get_model_version(model, version)
@@ -212,6 +276,11 @@ class ModelRegistry:
             self._client.log_batch(
                 found.run_id, metrics=[Metric(f"exam_{k}", v, at, 0) for k, v in metrics]
             )
+
+    def _document(self, run_id: str, name: str) -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+            path = self._client.download_artifacts(run_id, name, folder)
+            return json.loads(Path(path).read_text(encoding="utf-8"))
 
     def _version_of(self, model: str, candidate: str) -> ModelVersion | None:
         found = self._client.search_model_versions(
@@ -301,44 +370,6 @@ def _model_version(found: Any) -> ModelVersion:
     )
 
 
-def _reach(tracking_uri: str) -> None:
-    """Ask the database once: MLflow itself tries for minutes before it gives up."""
-    if "://" not in tracking_uri or tracking_uri.startswith(("http", "sqlite", "file")):
-        return
-    import sqlalchemy
-
-    try:
-        engine = sqlalchemy.create_engine(tracking_uri, poolclass=sqlalchemy.NullPool)
-        with engine.connect():
-            pass
-    except sqlalchemy.exc.OperationalError as error:
-        raise DatabaseUnavailable(
-            f"The registry's database does not answer: {error.orig}",
-            remedy="Start Postgres, or correct AIOS_DATABASE_URL.",
-        ) from error
-
-
-@contextmanager
-def _translated(doing: str) -> Iterator[None]:
-    """What MLflow and its backend raise, as errors of the platform."""
-    import requests
-    import sqlalchemy
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (MlflowException, KeyError) as error:
-        if getattr(error, "error_code", "") == "TEMPORARILY_UNAVAILABLE":
-            raise DatabaseUnavailable(
-                f"The registry's database does not answer, to {doing}: {error}",
-                remedy="Start Postgres; then run the same command again.",
-            ) from error
-        raise RegistryError(
-            f"MLflow could not {doing}: {error}",
-            remedy="Correct what MLflow names; then run the same command again.",
-        ) from error
-    except (sqlalchemy.exc.SQLAlchemyError, requests.exceptions.RequestException) as error:
-        raise DatabaseUnavailable(
-            f"The registry cannot be reached to {doing}: {error}",
-            remedy="Start MLflow's backend; then run the same command again.",
-        ) from error
+def _sample(training_set: TrainingSet) -> dict[str, str]:
+    share = getattr(training_set, "sample", None)
+    return {} if share is None else {SAMPLE_TAG: str(share)}
