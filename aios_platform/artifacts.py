@@ -248,13 +248,17 @@ class ArtifactStore:
             The digest (hex) and the URI.
         """
         digest = hashlib.sha256(content).hexdigest()
-        uri = f"{self.root}/blobs/{digest[:2]}/{digest}{suffix}"
+        uri = self.blob_uri(digest, suffix)
         if not (self._fs.exists(uri) and self._fs.size(uri) == len(content)):
             with self._temporary(uri.rsplit("/", 1)[0]) as (temporary, file):
                 file.write(content)
                 file.flush()
                 self._publish(temporary, uri)
         return digest, uri
+
+    def blob_uri(self, digest: str, suffix: str = "") -> str:
+        """Where the bytes of this digest lie."""
+        return f"{self.root}/blobs/{digest[:2]}/{digest}{suffix}"
 
     def get(self, digest: str, suffix: str = "") -> bytes:
         """Bytes by digest, verified.
@@ -263,7 +267,7 @@ class ArtifactStore:
             ArtifactMissing: There is no such blob.
             ArtifactCorrupt: The bytes do not have this digest.
         """
-        uri = f"{self.root}/blobs/{digest[:2]}/{digest}{suffix}"
+        uri = self.blob_uri(digest, suffix)
         try:
             content: bytes = self._fs.cat_file(uri)
         except FileNotFoundError:
@@ -293,6 +297,33 @@ class ArtifactStore:
             content: bytes = self._fs.cat_file(f"{self.root}/{name}")
             return content
         return None
+
+    def write_once(self, name: str, content: bytes) -> bool:
+        """Write a small document unless one is there; whether it was written.
+
+        Atomic on a local disk; an object store is only asked first, so give it a retention lock.
+        """
+        path = f"{self.root}/{name}"
+        with self._temporary(path.rsplit("/", 1)[0]) as (temporary, file):
+            file.write(content)
+            file.flush()
+            if self._fs.exists(path):
+                return False
+            if not self._local:
+                self._fs.put_file(temporary, path)
+                return True
+            os.fsync(file.fileno())
+            Path(temporary).chmod(0o444)
+            with suppress(FileExistsError):
+                Path(path).hardlink_to(temporary)
+                return True
+            return False
+
+    def names(self, folder: str, suffix: str) -> list[str]:
+        """The documents directly in a folder whose names end so, sorted."""
+        self._fs.invalidate_cache()
+        paths = self._fs.glob(f"{self.root}/{folder}/*{suffix}")
+        return sorted(f"{folder}/{str(path).rsplit('/', 1)[-1]}" for path in paths)
 
     def uri_of(self, name: str) -> str:
         """Where the document of this name lies."""

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from aios_platform.cli import ledger, lifecycle, workstation
+from aios_platform.cli import approvals, ledger, lifecycle, promotion, provenance, workstation
 from aios_platform.errors import AiosError
 
 app = typer.Typer(
@@ -28,7 +28,16 @@ def _configure() -> None:
 app.command()(lifecycle.run)
 app.command()(lifecycle.status)
 app.command()(lifecycle.models)
+app.command()(promotion.train)
+app.command()(promotion.promote)
+app.command()(promotion.rollback)
+app.add_typer(approvals.app, name="approvals")
+app.add_typer(promotion.waivers, name="waivers")
 app.add_typer(ledger.app, name="ledger")
+app.command()(provenance.explain)
+app.command()(provenance.card)
+app.command()(provenance.impact)
+app.command()(provenance.reproduce)
 app.command()(workstation.ui)
 app.command()(workstation.env)
 app.command(

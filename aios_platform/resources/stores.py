@@ -1,6 +1,7 @@
 """Thin Dagster resources, one per store. They open; what they open does the work."""
 
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -72,3 +73,29 @@ class Registry(dg.ConfigurableResource[None]):
         from aios_platform.registry.store import ModelRegistry
 
         return ModelRegistry(database().url("mlflow"), f"{settings().artifact_root}/mlflow")
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Every store, each opened when it is first asked for.
+
+    Raises:
+        DatabaseUnavailable: From the property that was asked for.
+    """
+
+    artifacts: ArtifactStore = field(default_factory=lambda: Artifacts().open())
+
+    @cached_property
+    def database(self) -> Database:
+        """Our own schema in Postgres."""
+        return Ledger().open()
+
+    @cached_property
+    def registry(self) -> "ModelRegistry":
+        """The MLflow model registry."""
+        return Registry().open()
+
+    @cached_property
+    def features(self) -> "FeatureStore":
+        """The Feast feature store."""
+        return Features().open()

@@ -43,6 +43,7 @@ CHECKS = {
     ("raw", "valid", True),
     ("training_set", "no_leakage", True),
     ("verdict", "promoted", False),
+    ("champion", "alias_in_step", False),
     ("drift", "stable", False),
 }
 
@@ -80,8 +81,9 @@ def test_bad_data_and_leaks_block_and_refusals_and_drift_do_not(loaded):
 def test_every_model_has_its_jobs_sensors_and_schedule_running_by_default(loaded):
     repository = loaded.get_repository_def()
     for model in declared_models():
-        assert {f"{model}__score", f"{model}__retrain"} <= set(repository.job_names)
-        for name in ("new_window", "retrain_wanted"):
+        jobs = ("score", "retrain", "promote", "approval")
+        assert {f"{model}__{job}" for job in jobs} <= set(repository.job_names)
+        for name in ("new_window", "retrain_wanted", "approvals", "reconcile"):
             sensor = repository.get_sensor_def(f"{model}__{name}")
             assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
         schedule = repository.get_schedule_def(f"{model}__window_closed")

@@ -8,6 +8,7 @@ from typing import Self
 import dagster as dg
 from pydantic import BaseModel
 
+from aios_platform.components.model_lifecycle.approvals import approval_job
 from aios_platform.components.model_lifecycle.data import data_assets
 from aios_platform.components.model_lifecycle.discovery import parse
 from aios_platform.components.model_lifecycle.features import feature_assets
@@ -85,7 +86,7 @@ def lifecycle_definitions(names: Names) -> dg.Definitions:
             *inference_assets(names),
             *monitoring_assets(names),
         ],
-        jobs=jobs,
+        jobs=[*jobs, approval_job(names)],
         sensors=sensors_of(names, jobs),
         schedules=schedules_of(names, jobs),
     )

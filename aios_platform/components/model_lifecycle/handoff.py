@@ -25,6 +25,9 @@ class TrainingSet(Record):
     service_digest: str
     as_of: str
     cells_replayed: int = Field(ge=0, description="Cells that the leakage check compared.")
+    sample: float | None = Field(
+        default=None, gt=0, lt=1, description="Share of the training rows taken; None: all."
+    )
 
     @property
     def windows(self) -> tuple[str, ...]:
@@ -44,7 +47,9 @@ class TrainingSet(Record):
     @property
     def digest(self) -> str:
         """SHA-256 over the digests of the training windows, whose labels are cut at `as_of`."""
-        return digest_of([[f.key, f.digest] for f in self.frames])
+        frames = [[f.key, f.digest] for f in self.frames]
+        # In the digest, so that a model of a sample can never pass for one of all rows.
+        return digest_of(frames if self.sample is None else [frames, self.sample])
 
 
 class Candidate(Record):
@@ -56,13 +61,18 @@ class Candidate(Record):
     training_set_digest: str
     trained_through: str
     training_set: TrainingSet
+    author: str = Field(default="", description="Principal that trained it; may not approve it.")
+    onnx_parity: float | None = Field(
+        default=None, description="Largest |ONNX - torch| over real rows when it was trained."
+    )
 
 
 class Judged(Record):
-    """A verdict together with the candidate it is about."""
+    """A verdict on the ledger, together with the candidate it is about."""
 
     verdict: Verdict
     candidate: Candidate
+    ledger_row: int = Field(default=0, description="The verdict's row.")
 
 
 R = TypeVar("R", bound=Record)

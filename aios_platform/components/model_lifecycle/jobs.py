@@ -1,4 +1,4 @@
-"""The two jobs of a model, and the partitions they run on."""
+"""The jobs of a model, and the partitions they run on."""
 
 from datetime import datetime
 
@@ -13,6 +13,7 @@ from aios_platform.components.model_lifecycle.names import (
     CAUSE_TAG,
     EXCLUSIVE_TAG,
     MODEL_TAG,
+    REQUEST_TAG,
     Names,
 )
 from aios_platform.components.model_lifecycle.plan import Job, NextRun
@@ -61,6 +62,8 @@ def run_tags(names: Names, run: NextRun, as_of: datetime | None = None) -> dict[
         CAUSE_KEY_TAG: run.key(names.model),
         "dagster/max_runtime": str(MAX_RUNTIME_SECONDS),
     }
+    if run.request is not None:
+        tags[REQUEST_TAG] = str(run.request)
     if as_of is not None:
         tags[AS_OF_TAG] = as_of.isoformat()
     if run.first is not None and run.last is not None:
@@ -73,9 +76,9 @@ def run_tags(names: Names, run: NextRun, as_of: datetime | None = None) -> dict[
 
 
 def jobs_of(names: Names) -> list[UnresolvedAssetJobDefinition]:
-    """`<model>__score` and `<model>__retrain`.
+    """`<model>__score`, `<model>__retrain` and `<model>__promote`.
 
-    Two jobs, because whatever lies downstream of a skipped asset is skipped in the same run: a
+    Several jobs, because whatever lies downstream of a skipped asset is skipped in the same run: a
     refused candidate must not stop the scoring of new windows.
     """
     return [
@@ -90,6 +93,13 @@ def jobs_of(names: Names) -> list[UnresolvedAssetJobDefinition]:
             names.job(Job.RETRAIN),
             selection=dg.AssetSelection.assets(*(names.asset(a) for a in RETRAIN_ASSETS)),
             description="Train a candidate, compare it with the champion, promote or refuse it.",
+            executor_def=dg.in_process_executor,
+            tags={MODEL_TAG: names.model, EXCLUSIVE_TAG: names.model},
+        ),
+        dg.define_asset_job(
+            names.job(Job.PROMOTE),
+            selection=dg.AssetSelection.assets(names.asset("champion")),
+            description="Make an approved candidate champion; the approvals' sensor launches it.",
             executor_def=dg.in_process_executor,
             tags={MODEL_TAG: names.model, EXCLUSIVE_TAG: names.model},
         ),

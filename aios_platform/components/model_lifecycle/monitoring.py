@@ -12,6 +12,7 @@ from aios_platform.components.model_lifecycle.observations import (
     measure_window,
     observe_drift,
 )
+from aios_platform.components.model_lifecycle.principals import acting_for
 from aios_platform.components.model_lifecycle.spans import clock_of, span, windows_of
 from aios_platform.resources.stores import Artifacts, Ledger
 from aios_platform.telemetry import stage
@@ -136,7 +137,8 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
         store, texts = artifacts.open(), []
         with stage(names.model, "retrain_decision", span(context)) as made:
             for window in windows_of(context, declaration):
-                decision = decide_on(names, store, ledger.open(), window, clock_of(context))
+                with acting_for(context.run):
+                    decision = decide_on(names, store, ledger.open(), window, clock_of(context))
                 if decision is None:
                     texts.append(f"{window.key} labels not matured")
                     continue

@@ -12,6 +12,7 @@ CAUSE_TAG = "aios/cause"
 CAUSE_KEY_TAG = "aios/cause_key"
 AS_OF_TAG = "aios/as_of"
 EXCLUSIVE_TAG = "aios/exclusive"
+REQUEST_TAG = "aios/approval_request"
 
 
 @dataclass(frozen=True)

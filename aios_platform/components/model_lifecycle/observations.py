@@ -8,6 +8,10 @@ import dagster as dg
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.handoff import TrainingSet, recall
 from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.references import (
+    reference_folder,
+    training_bins,
+)
 from aios_platform.components.model_lifecycle.state import (
     RETRAIN_DECISION,
     VERDICT,
@@ -181,22 +185,13 @@ class Reference:
     def __init__(self, names: Names, store: ArtifactStore, champion: Champion) -> None:
         self._store = store
         self._champion = champion
-        self._folder = f"references/{names.model}/{champion.training_set_digest}"
+        self._folder = reference_folder(names.model, champion.training_set_digest)
         self.training_set: TrainingSet = recall(store, names.model, champion.training_set_digest)
 
     @property
     def bins(self) -> Any:
         """Bins of every feature over all training rows."""
-        from aios_platform.monitoring.psi import ReferenceBins, reference_bins
-
-        name = f"{self._folder}/features.json"
-        content = self._store.read_named(name)
-        if content is None:
-            fields = self.training_set.features.fields
-            bins = reference_bins(self._store.scan(self.training_set.frames), fields)
-            self._store.write_named(name, _json(bins))
-            return bins
-        return ReferenceBins.model_validate_json(content)
+        return training_bins(self._store, self._champion.model, self.training_set)
 
     @property
     def prediction_bins(self) -> Any:

@@ -14,10 +14,12 @@ from aios_platform.contracts.record import Record, digest_of
 
 
 class Job(StrEnum):
-    """The two jobs of a model."""
+    """The jobs of a model that the plan asks for."""
 
     SCORE = "score"
     RETRAIN = "retrain"
+    PROMOTE = "promote"
+    """Carries out a promotion that a person has approved."""
 
 
 class LifecycleState(Record):
@@ -40,6 +42,9 @@ class LifecycleState(Record):
     verdicts: frozenset[str] = Field(
         default=frozenset(), description="Causes that already led to a verdict."
     )
+    approved: int | None = Field(
+        default=None, description="Oldest approved request that was not carried out yet."
+    )
 
 
 class NextRun(Record):
@@ -49,6 +54,7 @@ class NextRun(Record):
     cause: str = Field(description="Why, in words and stable: equal causes are one run.")
     first: str | None = Field(default=None, description="First window of a scoring run.")
     last: str | None = Field(default=None, description="Last window of a scoring run.")
+    request: int | None = Field(default=None, description="The approved request to carry out.")
 
     def key(self, model: str) -> str:
         """Idempotency key of the run."""
@@ -62,6 +68,12 @@ def next_run(declaration: ModelDeclaration, state: LifecycleState) -> NextRun | 
         declaration: The model.
         state: What is there now.
     """
+    if state.approved is not None:
+        return NextRun(
+            job=Job.PROMOTE,
+            cause=f"request {state.approved} was approved",
+            request=state.approved,
+        )
     missing = [k for k in state.closed if k not in state.featured]
     if missing:
         first, last = _first_block(state.closed, missing)

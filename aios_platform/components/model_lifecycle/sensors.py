@@ -8,11 +8,17 @@ from dagster._core.definitions.unresolved_asset_job_definition import (
     UnresolvedAssetJobDefinition,
 )
 
+from aios_platform.access.principals import acting_as
+from aios_platform.components.model_lifecycle.alias import reconcile
+from aios_platform.components.model_lifecycle.approvals import note_expired
 from aios_platform.components.model_lifecycle.jobs import CRON, run_tags
 from aios_platform.components.model_lifecycle.names import CAUSE_KEY_TAG, MODEL_TAG, Names
 from aios_platform.components.model_lifecycle.plan import Job, NextRun, next_run
+from aios_platform.components.model_lifecycle.promotion import alias_evaluation
 from aios_platform.components.model_lifecycle.state import read_state
-from aios_platform.resources.stores import Artifacts, Ledger
+from aios_platform.errors import DatabaseUnavailable
+from aios_platform.ledger.identity import SCHEDULER
+from aios_platform.resources.stores import Artifacts, Ledger, Registry
 
 MOST_ATTEMPTS = 3
 # A cause that comes back after good runs (its work was deleted, say) is not asked for for ever.
@@ -69,8 +75,8 @@ def _request(
 
 
 def sensors_of(names: Names, jobs: list[UnresolvedAssetJobDefinition]) -> list[dg.SensorDefinition]:
-    """`<model>__new_window` asks for scoring runs, `<model>__retrain_wanted` for trainings."""
-    score_job, retrain_job = jobs
+    """The plan's sensors, one per job, and the one that watches MLflow's alias."""
+    score_job, retrain_job, promote_job = jobs
 
     @dg.sensor(
         name=names.job("new_window"),
@@ -102,7 +108,53 @@ def sensors_of(names: Names, jobs: list[UnresolvedAssetJobDefinition]) -> list[d
             context.update_cursor(answer.run_key)
         yield answer
 
-    return [new_window, retrain_wanted]
+    @dg.sensor(
+        name=names.job("approvals"),
+        job=promote_job,
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="A person approved a promotion: carry it out. Notes requests that expired.",
+    )
+    def approvals(
+        context: dg.SensorEvaluationContext, artifacts: Artifacts, ledger: Ledger
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        with acting_as(SCHEDULER):
+            note_expired(names.model, ledger.open())
+        answer = requested_run(names, Job.PROMOTE, context.instance, artifacts, ledger)
+        if isinstance(answer, dg.RunRequest):
+            context.update_cursor(answer.run_key)
+        yield answer
+
+    return [new_window, retrain_wanted, approvals, alias_sensor(names)]
+
+
+def alias_sensor(names: Names) -> dg.SensorDefinition:
+    """`<model>__reconcile`: MLflow's alias in step with the ledger, or an alarm."""
+
+    @dg.sensor(
+        name=names.job("reconcile"),
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="MLflow's alias 'champion' follows the ledger; a hand-made edit is put back, "
+        "is written to the ledger, and fails the check alias_in_step.",
+    )
+    def reconcile_alias(
+        context: dg.SensorEvaluationContext, ledger: Ledger, registry: Registry
+    ) -> dg.SensorResult | dg.SkipReason:
+        with acting_as(SCHEDULER):
+            try:
+                report = reconcile(names.model, ledger.open(), registry.open())
+            except DatabaseUnavailable as error:
+                return dg.SkipReason(f"Not looked at: {error}")
+        if report.champion is None or str(report.state) == context.cursor:
+            return dg.SkipReason(report.message)
+        # Only a change is an event: a minute's look that finds nothing new is not.
+        return dg.SensorResult(
+            asset_events=[alias_evaluation(names, report)],
+            cursor=str(report.state),
+        )
+
+    return reconcile_alias
 
 
 def schedules_of(

@@ -8,11 +8,13 @@ from aios_platform.components.model_lifecycle.plan import LifecycleState
 from aios_platform.contracts.decisions import Champion, Decision, RetrainAction
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.database import Database
+from aios_platform.ledger.approvals import requests
 from aios_platform.ledger.champions import champion_of
 from aios_platform.ledger.entries import LedgerEntry, entries
 
 VERDICT = "verdict"
 RETRAIN_DECISION = "retrain_decision"
+VOID = "approval_void"
 # More rows than a model writes in decades of monthly windows.
 MOST_ROWS = 10_000
 
@@ -65,20 +67,42 @@ def read_state(
         judged=frozenset(row.payload["decision"]["window"] for row in ours),
         retrain_wanted=_wanted(ours),
         verdicts=_answered(database, declaration.name),
+        approved=_approved(database, declaration.name),
     )
 
 
 def _answered(database: Database, model: str) -> frozenset[str]:
-    """Causes whose verdict was carried out: refused, or promoted and in the ledger as such."""
+    """Causes whose verdict was carried out: refused, promoted, or laid before an approver.
+
+    A request counts whatever became of it: one that was rejected or expired is an answer, too.
+    """
     verdicts = entries(database, subject=model, kind=VERDICT, limit=MOST_ROWS)
     promotions = entries(database, subject=model, kind="promotion", limit=MOST_ROWS)
     promoted = {row.payload["champion"]["version"] for row in promotions}
+    asked = {request.candidate_version for request in requests(database, model=model)}
     return frozenset(
         row.payload["cause"]
         for row in verdicts
         if row.payload["verdict"]["decision"] != Decision.PROMOTE
-        or row.payload["verdict"]["candidate_version"] in promoted
+        or row.payload["verdict"]["candidate_version"] in promoted | asked
     )
+
+
+def void_requests(database: Database, model: str) -> frozenset[int]:
+    """Approved requests whose approval turned out void when it was to be carried out."""
+    rows = entries(database, subject=model, kind=VOID, limit=MOST_ROWS)
+    return frozenset(int(row.payload["request"]) for row in rows)
+
+
+def _approved(database: Database, model: str) -> int | None:
+    """Oldest request whose approval was neither carried out nor found void."""
+    void = void_requests(database, model)
+    waiting = [
+        request.ledger_row
+        for request in requests(database, model=model, state="approved")
+        if not request.promoted and request.ledger_row not in void
+    ]
+    return min(waiting, default=None)
 
 
 def _scored(store: ArtifactStore, names: Names, champion: Champion | None) -> frozenset[str]:

@@ -1,30 +1,15 @@
 """Assets `training_set` and `candidate`: a pinned set, then a trained and registered version."""
 
-import shutil
-from typing import TYPE_CHECKING
-
 import dagster as dg
 
-from aios_platform.components.model_lifecycle.handoff import (
-    Candidate,
-    TrainingSet,
-    hand_on,
-    remember,
-    take,
-)
+from aios_platform.components.model_lifecycle.candidates import pin_training_set, train_candidate
+from aios_platform.components.model_lifecycle.handoff import TrainingSet, hand_on, take
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.plan import split_windows
+from aios_platform.components.model_lifecycle.principals import acting_for
 from aios_platform.components.model_lifecycle.spans import clock_of
-from aios_platform.components.model_lifecycle.state import featured_keys, matured_keys
-from aios_platform.errors import LifecycleError
-from aios_platform.resources.stores import Artifacts, Features, Ledger, Registry
+from aios_platform.resources.stores import Artifacts, Stores
 from aios_platform.settings import settings
 from aios_platform.telemetry import stage
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from aios_platform.artifacts import ArtifactStore
 
 NO_LEAKAGE = "no_leakage"
 
@@ -51,38 +36,14 @@ def training_assets(names: Names) -> list[dg.AssetsDefinition]:
         description="Point-in-time rows of the training windows and of the exam, pinned by digest.",
     )
     def training_set(
-        context: dg.AssetExecutionContext, artifacts: Artifacts, features: Features
+        context: dg.AssetExecutionContext, artifacts: Artifacts
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        from aios_platform.features.leakage import audit
-        from aios_platform.features.training_set import assemble
-
-        store, as_of = artifacts.open(), clock_of(context)
-        featured = featured_keys(names, store)
-        usable = [key for key in matured_keys(declaration, as_of) if key in featured]
-        split = split_windows(declaration, usable)
-        if split is None:
-            raise LifecycleError(
-                f"{names.model} has {len(usable)} matured windows with features; training needs "
-                f"{declaration.training.min_windows} and the exam {declaration.exam.windows}.",
-                remedy="Score more windows first (the job "
-                f"'{names.job('score')}'), or lower training.min_windows.",
-            )
-        training, exam = ([declaration.windows.window(k) for k in keys] for keys in split)
-        with stage(names.model, "training_set", f"{training[0]} to {training[-1]}") as made:
-            assembled = assemble(declaration, [*training, *exam], as_of, store, features.open())
-            report = audit(declaration, names.sql_folder, assembled, store)
-            record = TrainingSet(
-                frames=assembled.versions[: len(training)],
-                exam=assembled.versions[len(training) :],
-                features=assembled.schema,
-                service_digest=assembled.service_digest,
-                as_of=as_of.isoformat(),
-                cells_replayed=report.cells_compared,
-            )
+        stores = Stores(artifacts.open())
+        with stage(names.model, "training_set", "matured windows") as made:
+            record, report = pin_training_set(names, stores, clock_of(context))
             made.append(f"{record.rows:,} rows, {len(record.features.fields)} features")
-        remember(store, names.model, record)
         if report.passed:
-            hand_on(store, context, "training_set", record)
+            hand_on(stores.artifacts, context, "training_set", record)
         return dg.MaterializeResult(
             metadata={
                 "summary": f"{record.rows:,} rows of {len(record.frames)} windows, "
@@ -113,41 +74,14 @@ def training_assets(names: Names) -> list[dg.AssetsDefinition]:
         pool="training",
         description="Trained with Lightning, calibrated, exported to ONNX, registered in MLflow.",
     )
-    def candidate(
-        context: dg.AssetExecutionContext, artifacts: Artifacts, ledger: Ledger, registry: Registry
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        from aios_platform.training.trainer import train
-
-        store = artifacts.open()
-        record = take(store, context, "training_set", TrainingSet)
+    def candidate(context: dg.AssetExecutionContext, artifacts: Artifacts) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        stores = Stores(artifacts.open())
+        record = take(stores.artifacts, context, "training_set", TrainingSet)
         with stage(names.model, "candidate", f"{len(record.frames)} windows") as made:
-            workdir = settings().home_path / "training" / names.model / record.digest[:16]
-            trained = train(
-                declaration.training,
-                record.features,
-                _frame(store, record),
-                label=declaration.label.column,
-                workdir=workdir,
-            )
-            with ledger.open().lock(f"register {names.model}"):
-                version = registry.open().register(
-                    declaration=declaration, trained=trained, training_set=record, store=store
-                )
-            shutil.rmtree(workdir, ignore_errors=True)
+            with acting_for(context.run):
+                made_of, trained, version = train_candidate(names, record, stores)
             made.append(f"version {version.version}")
-        hand_on(
-            store,
-            context,
-            "candidate",
-            Candidate(
-                version=version.version,
-                run_id=version.run_id,
-                model_digest=trained.digest,
-                training_set_digest=record.digest,
-                trained_through=record.windows[-1],
-                training_set=record,
-            ),
-        )
+        hand_on(stores.artifacts, context, "candidate", made_of)
         return dg.MaterializeResult(
             metadata={
                 "summary": f"version {version.version}, {len(trained.epochs)} epochs on "
@@ -157,6 +91,7 @@ def training_assets(names: Names) -> list[dg.AssetsDefinition]:
                     f"{settings().mlflow_url}/#/models/{names.model}/versions/{version.version}"
                 ),
                 "mlflow_run": version.run_id,
+                "author": made_of.author,
                 "model_digest": trained.digest,
                 "onnx_parity": trained.parity,
                 "resumed": trained.resumed,
@@ -165,7 +100,3 @@ def training_assets(names: Names) -> list[dg.AssetsDefinition]:
         )
 
     return [training_set, candidate]
-
-
-def _frame(store: "ArtifactStore", record: TrainingSet) -> "pa.Table":
-    return store.scan(record.frames).to_table()

@@ -1,0 +1,166 @@
+"""A row of the ledger in plain words: what was decided, by whom, and why."""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from aios_platform.contracts.decisions import Decision, Outcome, RetrainDecision, Verdict
+
+if TYPE_CHECKING:
+    from aios_platform.ledger.entries import LedgerEntry
+
+Payload = dict[str, Any]
+
+
+def explain(entry: "LedgerEntry") -> str:
+    """What one row of the ledger says, as a paragraph or two.
+
+    Args:
+        entry: The row, of any kind.
+    """
+    says = _KINDS.get(entry.kind)
+    lines = [
+        f"Row {entry.seq}, {entry.recorded_at:%Y-%m-%d %H:%M:%S} UTC, by {entry.principal}: "
+        f"{entry.kind.replace('_', ' ')} about {entry.subject}."
+    ]
+    if entry.clock is not None:
+        lines.append(
+            f"The server's clock said {entry.clock:%Y-%m-%d %H:%M:%S} then, which is before the "
+            "row above; the order of the rows counts, not the clock."
+        )
+    lines += list(says(entry.payload) if says else _plain(entry.payload))
+    if entry.evidence:
+        lines.append("It rests on: " + ", ".join(digest[:12] for digest in entry.evidence) + ".")
+    return "\n".join(lines)
+
+
+def _verdict(payload: Payload) -> Iterable[str]:
+    verdict = Verdict.model_validate(payload["verdict"])
+    against = (
+        f"the champion, version {verdict.champion_version}"
+        if verdict.champion_version
+        else "the best constant answer, since there was no champion"
+    )
+    yield (
+        f"Version {verdict.candidate_version} was compared with {against}, on "
+        f"{', '.join(verdict.exam_windows) or 'no window'} (asked because: {payload['cause']})."
+    )
+    ends = {
+        Decision.PROMOTE: "It may become champion: every rule was satisfied.",
+        Decision.REJECT: "It was rejected, because:",
+        Decision.INCONCLUSIVE: "The gate could not decide, and so the champion stays, because:",
+    }
+    yield ends[verdict.decision]
+    if verdict.decision is not Decision.PROMOTE:
+        yield from (f"  - {reason}" for reason in verdict.reasons)
+    waived = [rule for rule in verdict.rules if rule.outcome is Outcome.WAIVED]
+    yield from (f"  Waived by row {rule.waiver}: {rule.rule}: {rule.reason}" for rule in waived)
+
+
+def _promotion(payload: Payload) -> Iterable[str]:
+    champion = payload["champion"]
+    before = f"in place of version {payload['previous']}" if payload["previous"] else "the first"
+    yield (
+        f"Version {champion['version']}, trained through {champion['trained_through']}, became "
+        f"champion, {before}."
+    )
+    if payload.get("approval"):
+        yield f"A person approved it: request {payload['approval']}."
+    verdict = Verdict.model_validate(payload["verdict"])
+    yield "The gate's reasons:"
+    yield from (f"  - {reason}" for reason in verdict.reasons)
+
+
+def _rollback(payload: Payload) -> Iterable[str]:
+    champion = payload["champion"]
+    yield (
+        f"Version {champion['version']} was made champion again, in place of version "
+        f"{payload['previous']}, because: {payload['reason']}."
+    )
+
+
+def _request(payload: Payload) -> Iterable[str]:
+    yield (
+        f"Version {payload['version']} passed the gate and waits for an approver other than its "
+        f"author, {payload['author']}, until {payload['expires_at'][:16]}. An approval counts for "
+        f"the evidence {payload['evidence_digest'][:12]} only."
+    )
+
+
+def _approval(payload: Payload) -> Iterable[str]:
+    word = "approved" if payload["approve"] else "rejected"
+    yield (
+        f"Request {payload['request']} (version {payload['version']}) was {word}: "
+        f"{payload['reason']}."
+    )
+
+
+def _expired(payload: Payload) -> Iterable[str]:
+    yield f"Nobody answered request {payload['request']} by {payload['expires_at'][:16]}."
+
+
+def _void(payload: Payload) -> Iterable[str]:
+    yield f"The approval of request {payload['request']} does not count: {payload['why']}."
+
+
+def _waiver(payload: Payload) -> Iterable[str]:
+    yield (
+        f"The rule '{payload['rule']}' does not stop this model until "
+        f"{str(payload['expires_at'])[:16]}: {payload['reason']}."
+    )
+
+
+def _retrain(payload: Payload) -> Iterable[str]:
+    decision = RetrainDecision.model_validate(payload["decision"])
+    yield (
+        f"Window {decision.window}, scored by version {payload['version']}: {decision.action} "
+        f"({decision.cause.replace('_', ' ')}). {decision.reason}"
+    )
+
+
+def _candidate(payload: Payload) -> Iterable[str]:
+    share = f"a sample of {payload['sample']:.0%} of " if payload["sample"] else ""
+    yield (
+        f"Version {payload['version']} was trained by {payload['author']} on {share}"
+        f"{payload['rows']:,} labelled rows of {payload['windows'][0]} to "
+        f"{payload['windows'][-1]}, and registered as MLflow run {payload['mlflow_run']}."
+    )
+
+
+def _projected(payload: Payload) -> Iterable[str]:
+    yield f"MLflow's alias 'champion' was found at, or set to, version {payload['version']}."
+
+
+def _tampered(payload: Payload) -> Iterable[str]:
+    yield (
+        f"MLflow's alias 'champion' pointed at {payload['found'] or 'nothing'}, although version "
+        f"{payload['version']} is live. Somebody moved it by hand; it was put back."
+    )
+
+
+def _missing(payload: Payload) -> Iterable[str]:
+    yield (
+        f"Version {payload['version']} is live and MLflow does not have it any more: "
+        f"{payload['why']} Its bytes are kept elsewhere; scoring goes on."
+    )
+
+
+def _plain(payload: Payload) -> Iterable[str]:
+    for key, value in payload.items():
+        yield f"  {key.replace('_', ' ')}: {value}"
+
+
+_KINDS: dict[str, Callable[[Payload], Iterable[str]]] = {
+    "verdict": _verdict,
+    "promotion": _promotion,
+    "rollback": _rollback,
+    "approval_request": _request,
+    "approval": _approval,
+    "approval_expired": _expired,
+    "approval_void": _void,
+    "waiver": _waiver,
+    "retrain_decision": _retrain,
+    "candidate": _candidate,
+    "alias_projected": _projected,
+    "alias_tampered": _tampered,
+    "champion_missing": _missing,
+}
