@@ -13,7 +13,14 @@ HOSTILE = "<img src=x onerror=alert(1)> | [a](javascript:alert(1)) \n# heading `
 
 def verdict(**changes):
     rules = (
-        RuleResult(rule="exam", outcome=Outcome.PASS, observed=28000, bound=1000, reason="enough"),
+        RuleResult(
+            rule="exam",
+            outcome=Outcome.PASS,
+            observed=28000,
+            bound=1000,
+            rows=28000,
+            reason="enough",
+        ),
         RuleResult(
             rule="non_inferior",
             outcome=Outcome.UNKNOWN,
@@ -23,8 +30,16 @@ def verdict(**changes):
             high=0.001,
             bound=-0.005,
             rows=28000,
+            adjusted_p=0.4,
+            detectable=0.0042,
             reason=HOSTILE,
         ),
+    )
+    slices = tuple(
+        rules[1].model_copy(
+            update={"rule": f"slice_{name}", "slice": name, "outcome": Outcome.FAIL}
+        )
+        for name in ("carrier=EV", "carrier=<b>$x$|\u98db\u884c\u6a5f" + "x" * 40)
     )
     fields = {
         "model": "flight_delay",
@@ -33,7 +48,7 @@ def verdict(**changes):
         "champion_version": "1",
         "exam_digest": "ab" * 32,
         "exam_windows": ("2013-10", "2013-12"),
-        "rules": rules,
+        "rules": rules + slices,
         "candidate_metrics": {"roc_auc": 0.7712},
         "champion_metrics": {"roc_auc": 0.7742},
         "decided_at": datetime(2014, 1, 1, tzinfo=UTC),
@@ -54,9 +69,12 @@ def test_markdown_says_what_was_decided_and_why():
     text = report.verdict_markdown(verdict())
     assert text.startswith("**INCONCLUSIVE**: candidate 2 against champion 1")
     assert "2013-10 to 2013-12" in text
-    assert "| roc_auc | 0.7712 | 0.7742 |" in text
-    assert "| non_inferior | ? unknown | -0.003 | -0.0060 to +0.0010 | -0.005 | 28000 |" in text
-    assert "| exam | ✓ pass | 28,000 | - | 1,000 | - |" in text
+    assert "| roc_auc | 0.7712 | - | 0.7742 |" in text
+    compared = "-0.003 | -0.0060 to +0.0010 | -0.005 | 0.4 | 0.0042 | 28,000 |"
+    assert f"| roc_auc | all | ? unknown | {compared}" in text
+    assert f"| roc_auc | carrier=EV | ✗ fail | {compared}" in text
+    assert text.index("roc_auc | all") < text.index("carrier=EV")
+    assert "| exam | ✓ pass | 28,000 | - | 1,000 | 28,000 |" in text
 
 
 def test_markdown_makes_text_from_outside_inert():
@@ -73,7 +91,7 @@ def test_markdown_without_champion_or_metrics():
         verdict(champion_version=None, candidate_metrics={}, exam_windows=())
     )
     assert "against no champion, exam no window" in text
-    assert "| metric |" not in text
+    assert "| metric | candidate |" not in text
 
 
 def test_json_gives_the_verdict_back():
@@ -82,7 +100,7 @@ def test_json_gives_the_verdict_back():
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_plot_is_a_png_and_always_the_same(outcome):
-    rules = (verdict().rules[1].model_copy(update={"outcome": outcome}),)
+    rules = tuple(each.model_copy(update={"outcome": outcome}) for each in verdict().rules[1:])
     drawn = report.verdict_plot(verdict(rules=rules))
     assert drawn is not None
     assert drawn.startswith(b"\x89PNG")
@@ -97,3 +115,21 @@ def test_no_plot_without_a_comparison():
 def test_plot_of_identical_models_has_some_width():
     rule = verdict().rules[1].model_copy(update={"observed": 0, "low": 0, "high": 0, "bound": 0})
     assert report.verdict_plot(verdict(rules=(rule,))) is not None
+
+
+def test_plot_shows_the_worst_of_many_slices():
+    worst = verdict().rules[2]
+    many = [
+        worst.model_copy(
+            update={"rule": f"slice_tail=N{n}", "slice": f"tail=N{n}", "observed": n / 1000}
+        )
+        for n in range(80)
+    ]
+    drawn = report.verdict_plot(verdict(rules=(verdict().rules[1], *many)))
+    few = report.verdict_plot(verdict(rules=(verdict().rules[1], *many[:30])))
+    # Same rows but for the line that says how many are left out: hardly any taller.
+    assert png_height(few) < png_height(drawn) < png_height(few) + 30
+
+
+def png_height(content):
+    return int.from_bytes(content[20:24], "big")
