@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aios_platform.errors import MetricError
-from aios_platform.metrics import Labels, Scores, checked, checked_scores
+from aios_platform.metrics import Labels, Scores, checked, checked_labels, checked_scores
 
 EXACT_BELOW = 25
 """Fewer discordant rows than this are tested exactly."""
@@ -32,6 +32,7 @@ class PairedDifference:
         p_value: Two-sided, of "there is no difference".
         rows: Number of rows.
         method: The test, in words.
+        freedom: Degrees of freedom of Student's t; infinite: normal.
     """
 
     estimate: float
@@ -42,11 +43,12 @@ class PairedDifference:
     p_value: float
     rows: int
     method: str
+    freedom: float = math.inf
 
     def p_at_most(self, bound: float) -> float:
         """One-sided p-value of "the truth is at most `bound`": small when it is above.
 
-        Normal, about the middle of the interval.
+        By Student's t or the normal, about the middle of the interval.
         """
         return 1 - self.p_at_least(bound) if self.standard_error > 0 else self._certain(1, bound)
 
@@ -54,7 +56,8 @@ class PairedDifference:
         """One-sided p-value of "the truth is at least `bound`": small when it is below."""
         if not self.standard_error > 0:
             return self._certain(-1, bound)
-        return NormalDist().cdf(((self.low + self.high) / 2 - bound) / self.standard_error)
+        middle = (self.low + self.high) / 2
+        return _below((middle - bound) / self.standard_error, self.freedom)
 
     def _certain(self, side: int, bound: float) -> float:
         return float(side * self.estimate <= side * bound)
@@ -67,7 +70,10 @@ def delong(
 
     Source: DeLong, DeLong and Clarke-Pearson (1988), Biometrics 44:837-845. The placement values
     are found by sorting, in O(n log n), which equals the midranks of Sun and Xu (2014), IEEE
-    Signal Processing Letters 21:1389-1393. The interval is normal.
+    Signal Processing Letters 21:1389-1393. Where a class has few rows its variance is uncertain
+    itself: the interval is Student's t with the degrees of freedom of Satterthwaite (1946), which
+    for more than some hundred rows of each class is the usual normal one. Still, with fewer than
+    about 20 rows of a class it errs more often than stated (docs/statistics.md has figures).
 
     Args:
         labels: Shape (n,), bool or 0 and 1; at least two rows of each class.
@@ -92,13 +98,24 @@ def delong(
     of_positives = placed[0] - placed_reference[0]
     of_negatives = placed[1] - placed_reference[1]
     # The variance of the difference at once: what both models share cancels before it is squared.
-    variance = of_positives.var(ddof=1) / positives + of_negatives.var(ddof=1) / negatives
-    return _normal(
-        float(of_positives.mean()),
-        math.sqrt(variance),
+    parts = of_positives.var(ddof=1) / positives, of_negatives.var(ddof=1) / negatives
+    error = math.sqrt(sum(parts))
+    difference = float(of_positives.mean())
+    freedom, p_value = math.inf, float(difference == 0)
+    if error > 0:
+        freedom = error**4 / (parts[0] ** 2 / (positives - 1) + parts[1] ** 2 / (negatives - 1))
+        p_value = 2 * _below(-abs(difference) / error, freedom)
+    reach = _quantile((1 + confidence) / 2, freedom) * error
+    return PairedDifference(
+        estimate=difference,
+        standard_error=error,
+        low=difference - reach,
+        high=difference + reach,
         confidence=confidence,
+        p_value=p_value,
         rows=truth.size,
         method="DeLong",
+        freedom=freedom,
     )
 
 
@@ -121,7 +138,7 @@ def mcnemar(
     Raises:
         MetricError: The input is not one yes or no per row and model.
     """
-    first, second = _answers(correct), _answers(reference)
+    first, second = checked_labels(correct), checked_labels(reference)
     if first.shape != second.shape:
         raise MetricError(
             f"The models have {first.size:,} and {second.size:,} answers.",
@@ -139,7 +156,7 @@ def mcnemar(
     padded = rows + 2
     middle = (better - worse) / padded
     error = math.sqrt(discordant + 1 - (better - worse) ** 2 / padded) / padded
-    reach = _z(confidence) * error
+    reach = _quantile((1 + confidence) / 2, math.inf) * error
     return PairedDifference(
         estimate=(better - worse) / rows,
         standard_error=error,
@@ -166,21 +183,18 @@ def _midplace(among: Scores, values: Scores) -> NDArray[np.float64]:
     return (left + np.searchsorted(ordered, values, side="right")) / 2
 
 
-def _normal(
-    estimate: float, error: float, *, confidence: float, rows: int, method: str
-) -> PairedDifference:
-    reach = _z(confidence) * error
-    p_value = 2 * NormalDist().cdf(-abs(estimate) / error) if error > 0 else float(estimate == 0)
-    return PairedDifference(
-        estimate, error, estimate - reach, estimate + reach, confidence, p_value, rows, method
-    )
+def _below(value: float, freedom: float) -> float:
+    """Distribution function of Student's t."""
+    if math.isinf(freedom):
+        return NormalDist().cdf(value)
+    from scipy.special import stdtr
+
+    return float(stdtr(freedom, value))
 
 
-def _answers(correct: ArrayLike) -> Labels:
-    from aios_platform.metrics import checked_labels
+def _quantile(probability: float, freedom: float) -> float:
+    if math.isinf(freedom):
+        return NormalDist().inv_cdf(probability)
+    from scipy.special import stdtrit
 
-    return checked_labels(correct)
-
-
-def _z(confidence: float) -> float:
-    return NormalDist().inv_cdf((1 + confidence) / 2)
+    return float(stdtrit(freedom, probability))

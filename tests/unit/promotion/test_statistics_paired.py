@@ -206,3 +206,20 @@ def test_mcnemar_covers_as_often_as_promised():
 def test_mcnemar_refuses_what_is_not_paired(first, second, says):
     with pytest.raises(MetricError, match=says):
         mcnemar(first, second)
+
+
+def test_few_positives_widen_the_interval():
+    """With five positives the normal interval is too short; Student's t is nearer to its level."""
+    level, student, normal, rounds = 0.05, 0, 0, 1500
+    for seed in range(rounds):
+        generator = np.random.default_rng(seed)
+        labels = np.arange(205) < 5
+        signal = generator.normal(size=205) + labels
+        pair = (1 / (1 + np.exp(-signal - generator.normal(0, 0.5, 205))) for _ in range(2))
+        found = delong(labels, *pair)
+        student += not found.low <= 0 <= found.high
+        normal += abs(found.estimate) > 1.959964 * found.standard_error
+    assert student / rounds <= level + 4 * math.sqrt(level * (1 - level) / rounds)
+    assert student < normal / 1.5
+    assert found.freedom < 10
+    assert delong(*contest(0, rows=5000)).freedom > 500
