@@ -32,6 +32,33 @@ def database():
     return database()
 
 
+@pytest.fixture(scope="session")
+def _empty_database(database) -> str:
+    """A migrated database that is never written to; others are copied from it in no time."""
+    from tests.databases import ScratchDatabase
+
+    scratch = ScratchDatabase(database, "aios_empty")
+    scratch.create()
+    scratch.close()
+    return scratch.name
+
+
+@pytest.fixture
+def own_database(database, _empty_database):
+    """A ledger of one test's own, empty, on the server of this test process.
+
+    Where a test issues API keys, or manipulates the ledger: others go on undisturbed.
+    """
+    import uuid
+
+    from tests.databases import ScratchDatabase
+
+    scratch = ScratchDatabase(database, f"scratch_{uuid.uuid4().hex[:10]}")
+    scratch.create(template=_empty_database)
+    yield scratch
+    scratch.drop()
+
+
 @pytest.fixture
 def store(tmp_path: Path):
     """An artifact root of one test's own."""

@@ -8,7 +8,7 @@ same key gives the row that is already there.
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,9 +24,11 @@ from aios_platform.ledger.identity import Identity, identity
 logger = logging.getLogger(__name__)
 
 COLUMNS = (
-    "seq, recorded_at, clock, principal, kind, subject, evidence, payload, "
+    "seq, recorded_at, clock, principal, kind, subject, evidence, payload_text, "
     "idempotency_key AS key, previous, hash"
 )
+# Not preceded by an odd number of backslashes, which would make it six ordinary characters.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _DIGEST = re.compile("[0-9a-f]{64}")
 # What the triggers raise.
 _REFUSALS: dict[str, type[LedgerError] | type[AccessDenied] | type[ApprovalError]] = {
@@ -129,9 +131,11 @@ def append(
 
 def payload_of(connection: Connection, seq: int) -> dict[str, Any]:
     """The payload of one row, inside the caller's transaction."""
-    found: dict[str, Any] = connection.execute(
-        text("SELECT payload FROM ledger WHERE seq = :seq"), {"seq": seq}
-    ).scalar_one()
+    found: dict[str, Any] = json.loads(
+        connection.execute(
+            text("SELECT payload_text FROM ledger WHERE seq = :seq"), {"seq": seq}
+        ).scalar_one()
+    )
     return found
 
 
@@ -155,7 +159,7 @@ def entry(database: Database, seq: int) -> LedgerEntry:
         raise LedgerError(
             f"The ledger has no row {seq}.", remedy="`aios ledger show` lists the newest rows."
         )
-    return LedgerEntry.model_validate(dict(row))
+    return _entry(row)
 
 
 def entries(
@@ -188,7 +192,13 @@ def select(
         ),
         {"subject": subject, "kind": kind, "after": after, "limit": limit},
     ).mappings()
-    return [LedgerEntry.model_validate(dict(row)) for row in rows]
+    return [_entry(row) for row in rows]
+
+
+def _entry(row: Mapping[Any, Any]) -> LedgerEntry:
+    # From the text that was hashed: jsonb gives 1e16 back as an integer.
+    values = dict(row)
+    return LedgerEntry(payload=json.loads(values.pop("payload_text")), **values)
 
 
 def _payload_text(kind: str, payload: dict[str, Any]) -> str:
@@ -196,6 +206,8 @@ def _payload_text(kind: str, payload: dict[str, Any]) -> str:
     try:
         written = canonical_json(json.loads(canonical_json(payload), parse_constant=_refuse))
         written.encode()
+        if _NUL.search(written):
+            raise ValueError("it holds the character NUL")
     except (TypeError, ValueError) as error:
         raise LedgerError(
             f"The payload of a row of kind '{kind}' is not JSON: {error}.",
