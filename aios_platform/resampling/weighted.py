@@ -27,6 +27,7 @@ from aios_platform.metrics.binning import debiased, reliability_of, sums
 
 Counts = NDArray[np.float64]
 Statistic = Callable[[Counts], float]
+BinSums = Callable[[Counts], tuple[Scores, Scores, Scores]]
 
 
 def statistic(metric: str, truth: Any, scores: Scores, *, task: Task) -> Statistic:
@@ -55,6 +56,28 @@ def statistic(metric: str, truth: Any, scores: Scores, *, task: Task) -> Statist
     return made
 
 
+def reliability_pair(
+    truth: Labels, scores: Scores, reference: Scores
+) -> tuple[tuple[Statistic, Statistic], tuple[float, float]]:
+    """Reliability of two binary models over common bins: their statistics, and their values.
+
+    The bins are those of the mean of both scores. With bins of its own each model would have a
+    noise of its own; in common bins the noise of the labels is the same for both, and the
+    difference loses it: it depends on the labels only by as much as the mean scores differ.
+    Between similar models the standard error is a seventh.
+
+    Args:
+        truth: Checked labels, shape (n,).
+        scores: Checked scores of the one model, shape (n,).
+        reference: Checked scores of the other, shape (n,).
+    """
+    places = calibration_bins((scores + reference) / 2)
+    summed = [_bin_sums(truth, each, places) for each in (scores, reference)]
+    first, second = (_reliability(each) for each in summed)
+    once = np.ones(truth.size)
+    return (first, second), (reliability_of(*summed[0](once)), reliability_of(*summed[1](once)))
+
+
 def _binary(metric: str, truth: Labels, scores: Scores) -> Statistic | None:
     match metric:
         case "roc_auc":
@@ -72,7 +95,7 @@ def _binary(metric: str, truth: Labels, scores: Scores) -> Statistic | None:
         case "ece_debiased":
             return _ece_debiased(truth, scores)
         case "reliability":
-            return _reliability(truth, scores)
+            return _reliability(_bin_sums(truth, scores))
     return None
 
 
@@ -96,7 +119,7 @@ def _multiclass(metric: str, codes: Codes, scores: Scores) -> Statistic | None:
         case "ece_debiased":
             return _ece_debiased(multiclass.correct(codes, scores), scores.max(axis=1))
         case "reliability":
-            return _reliability(multiclass.correct(codes, scores), scores.max(axis=1))
+            return _reliability(_bin_sums(multiclass.correct(codes, scores), scores.max(axis=1)))
     return None
 
 
@@ -172,15 +195,15 @@ def _ece_debiased(truth: Labels, scores: Scores) -> Statistic:
     return lambda counts: debiased(*summed(counts))
 
 
-def _reliability(truth: Labels, scores: Scores) -> Statistic:
+def _reliability(summed: BinSums) -> Statistic:
     # Resampling adds the noise of the labels a second time to that which the rows hold already:
     # taken off twice, the resamples lie around the estimate.
-    summed = _bin_sums(truth, scores)
     return lambda counts: reliability_of(*summed(counts), noise=2)
 
 
-def _bin_sums(truth: Labels, scores: Scores) -> Callable[[Counts], tuple[Scores, Scores, Scores]]:
-    places, excess, positive = calibration_bins(scores), scores - truth, truth.astype(np.float64)
+def _bin_sums(truth: Labels, scores: Scores, places: NDArray[np.intp] | None = None) -> BinSums:
+    places = calibration_bins(scores) if places is None else places
+    excess, positive = scores - truth, truth.astype(np.float64)
     return lambda counts: (
         sums(places, excess * counts, ECE_BINS),
         sums(places, positive * counts, ECE_BINS),
