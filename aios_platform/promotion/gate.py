@@ -86,8 +86,6 @@ def examine(
         [
             *unseen(exam, candidate, champion),
             *origin(evidence, sound),
-            *cost(gate, evidence, sound, with_champion=champion is not None),
-            *fidelity(gate, evidence, sound, drift_psi=drift_psi),
         ]
     )
     rows: Rows | None = None
@@ -98,6 +96,9 @@ def examine(
         _judge(found, gate, task, exam, rows, candidate, champion, enough.outcome)
     except (MetricError, PromotionError) as error:
         found.rules.append(_rule("exam", Outcome.UNKNOWN, f"The exam cannot be used: {error.what}"))
+    # Last: the reasons of a verdict are read from the top, and these decide least often.
+    found.rules.extend(cost(gate, evidence, sound, with_champion=champion is not None))
+    found.rules.extend(fidelity(gate, evidence, sound, drift_psi=drift_psi))
     judged = waived(found.rules, waivers, model, decided_at)
     return Verdict(
         model=model,
