@@ -65,10 +65,12 @@ class ScratchDatabase(Database):
             for table in ("ledger", "ledger_head", "champion"):
                 connection.execute(text(f"ALTER TABLE {table} DISABLE TRIGGER USER"))
             yield connection
-            for table, trigger in connection.execute(
+            guards = connection.execute(
                 text(
                     "SELECT relname, tgname FROM pg_trigger "
-                    "JOIN pg_class ON pg_class.oid = tgrelid WHERE NOT tgisinternal AND relname IN ('ledger', 'ledger_head', 'champion')"
+                    "JOIN pg_class ON pg_class.oid = tgrelid WHERE NOT tgisinternal "
+                    "AND relname IN ('ledger', 'ledger_head', 'champion')"
                 )
-            ).all():
+            )
+            for table, trigger in guards.all():
                 connection.execute(text(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}"))

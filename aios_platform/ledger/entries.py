@@ -30,6 +30,7 @@ COLUMNS = (
 # Not preceded by an odd number of backslashes, which would make it six ordinary characters.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _DIGEST = re.compile("[0-9a-f]{64}")
+_LOCK_NOT_AVAILABLE = "55P03"
 # What the triggers raise.
 _REFUSALS: dict[str, type[LedgerError] | type[AccessDenied] | type[ApprovalError]] = {
     "AI001": AccessDenied,
@@ -232,7 +233,14 @@ def _digests(evidence: Sequence[str]) -> list[str]:
 
 def _refusal(error: DBAPIError) -> Exception | None:
     """What a trigger of ours raised, as an error of ours."""
-    kind = _REFUSALS.get(getattr(error.orig, "pgcode", None) or "")
+    code = getattr(error.orig, "pgcode", None) or ""
+    if code == _LOCK_NOT_AVAILABLE:
+        return LedgerError(
+            "Another transaction has held the end of the ledger for too long; nothing was written.",
+            remedy="Run the same command again. A program that appends twice, through two "
+            "connections at once, waits for itself.",
+        )
+    kind = _REFUSALS.get(code)
     if kind is None:
         return None
     said = error.orig.diag  # type: ignore[union-attr]

@@ -80,9 +80,10 @@ def test_the_owner_of_the_tables_may_only_append(filled, statement):
 @pytest.mark.parametrize("statement", REFUSED)
 def test_a_replication_session_of_a_superuser_is_refused_too(filled, database, statement):
     superuser = ScratchDatabase(database, filled.name)
-    with pytest.raises(DBAPIError, match="refused"), superuser.begin() as connection:
-        connection.execute(text("SET LOCAL session_replication_role = replica"))
-        connection.exec_driver_sql(statement)
+    with superuser.engine.connect() as connection:
+        connection.execute(text("SET session_replication_role = replica"))
+        with pytest.raises(DBAPIError, match="refused"):
+            connection.exec_driver_sql(statement)
     superuser.close()
 
 

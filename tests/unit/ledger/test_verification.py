@@ -2,6 +2,7 @@
 
 import json
 import threading
+import uuid
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -293,8 +294,6 @@ _JSON = st.recursive(
     )
 )
 def test_whatever_is_written_verifies_here_and_from_its_export(own_database, tmp_path, rows):
-    import uuid
-
     with own_database.begin() as connection:
         for payload, word in rows:
             append(
