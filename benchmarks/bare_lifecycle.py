@@ -2,24 +2,26 @@
 
 The same data, feature SQL, point-in-time join, network, hyper-parameters and exam, with DuckDB,
 polars, a plain torch loop and ONNX Runtime: no Dagster, Feast, Great Expectations, MLflow,
-Lightning or Evidently; nothing is validated, registered, versioned or resumable. From the platform
-come the network and the arrays it eats (`aios_platform.training.networks`, `.encoding`), so that
-both train the same function.
+Lightning or Evidently; nothing is registered, versioned, governed or resumable, and no page is
+drawn. What the platform checks on the way is checked here, too (`bare_checks.py`). From the
+platform come the network and the arrays it eats (`aios_platform.training.networks`, `.encoding`),
+so that both train the same function.
 
-    python benchmarks/bare_lifecycle.py [folder to write to]
+    python benchmarks/bare_lifecycle.py [folder to write to] [--no-checks]
 """
 
+import argparse
 import importlib.metadata
 import io
 import json
 import resource
-import sys
 import tempfile
 import time
 import zipfile
 from datetime import timedelta
 from pathlib import Path
 
+import bare_checks
 import duckdb
 import numpy as np
 import onnxruntime
@@ -58,8 +60,14 @@ TTL = {
 SCORING_BATCH = 8192
 
 
-def main(folder: Path) -> None:
-    """Run all steps and print their times and the model's quality."""
+def main(folder: Path, *, checks: bool) -> None:
+    """Run all steps and print their times and the model's quality.
+
+    Args:
+        folder: Where to write.
+        checks: Also validate, fill an online store, look for leaks, test the ONNX model, and put
+            intervals around what is compared, as the platform does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     declared = yaml.safe_load((MODEL / "defs.yaml").read_text())["attributes"]
     steps: dict[str, float] = {}
@@ -71,15 +79,24 @@ def main(folder: Path) -> None:
         return result
 
     timed("raw", write_raw, folder)
+    if checks:
+        timed("validation", bare_checks.validate, folder, declared)
     tables = timed("features", write_features, folder)
+    if checks:
+        timed("online", bare_checks.write_online, folder, tables)
     frame = timed("join", join, folder, tables, declared["features"].get("request", []))
     pq.write_table(frame, folder / "frame.parquet", compression="zstd", compression_level=1)
     frame = pq.read_table(folder / "frame.parquet")
     schema = schema_of(frame)
+    leaks = timed("leak check", find_leaks, folder, declared, frame, schema) if checks else None
     model, encoding = timed("training", train, frame, schema, declared.get("training", {}))
     timed("export", export, model, schema, folder)
+    if checks:
+        path = folder / "model.onnx"
+        timed("parity", bare_checks.parity, frame, schema, encoding, model, path)
     scored = timed("scoring", score, frame, schema, encoding, folder)
     metrics = timed("metrics", quality, scored)
+    ends = timed("intervals", bare_checks.intervals, scored, EXAM) if checks else None
     drift = timed("drift", population_stability, frame, schema)
     print(
         json.dumps(
@@ -88,6 +105,8 @@ def main(folder: Path) -> None:
                 "rows": frame.num_rows,
                 "features": len(schema.names),
                 "metrics": metrics,
+                "leaks": leaks,
+                "intervals": ends,
                 "drifted": {month: sum(v > 0.2 for v in psi) for month, psi in drift.items()},
                 "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             },
@@ -244,7 +263,16 @@ def join(folder: Path, tables: list[str], request: list[str]) -> pa.Table:
     columns = dict.fromkeys(
         ["flight_id", "prediction_time", "window", *label, *keys, *request, "scheduled_at"]
     )
-    frame = flights.select(*columns).sort("prediction_time")
+    frame = derive(join_features(flights.select(*columns), folder, tables))
+    unused = [c for c in keys if c not in request] + ["scheduled_at"]
+    return frame.drop(unused).sort("window", "flight_id").to_arrow(
+        compat_level=pl.CompatLevel.oldest()
+    )  # fmt: skip
+
+
+def join_features(flights: pl.DataFrame, folder: Path, tables: list[str]) -> pl.DataFrame:
+    """Each flight with the newest feature rows that are not too old at its prediction time."""
+    frame = flights.sort("prediction_time")
     for name in tables:
         table = pl.read_parquet(folder / "features" / f"{name}.parquet")
         by = table.columns[: table.columns.index("event_timestamp")]
@@ -262,11 +290,23 @@ def join(folder: Path, tables: list[str], request: list[str]) -> pa.Table:
             tolerance=TTL[name],
             check_sortedness=False,
         ).drop("event_timestamp", strict=False)
-    frame = derive(frame)
-    unused = [c for c in keys if c not in request] + ["scheduled_at"]
-    return frame.drop(unused).sort("window", "flight_id").to_arrow(
-        compat_level=pl.CompatLevel.oldest()
-    )  # fmt: skip
+    return frame
+
+
+def find_leaks(folder: Path, declared: dict, frame: pa.Table, schema: FeatureSchema) -> dict:
+    """Features made again at two moments, and the AUC of the best single feature."""
+    tables = sorted(TTL)
+
+    def joined(flights: pl.DataFrame, where: Path) -> pl.DataFrame:
+        keys = ["flight_id", "prediction_time", "carrier", "flight_number", "tail_number"]
+        keys += ["origin", "destination", "route"]
+        return derive(join_features(flights.select(keys), where, tables)).sort("flight_id")
+
+    moments = bare_checks.moments_of(frame, TRAINED)
+    sql = MODEL / "features"
+    compared, differing = bare_checks.replay(folder, sql, declared, tables, moments, joined)
+    best = round(bare_checks.canary(frame, schema), 4)
+    return {"cells": compared, "differ": differing, "best_single_feature_auc": best}
 
 
 def derive(frame: pl.DataFrame) -> pl.DataFrame:
@@ -487,8 +527,9 @@ def shares(column: pl.Series, edges, numerical: bool) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(Path(sys.argv[1]))
-    else:
-        with tempfile.TemporaryDirectory() as scratch:
-            main(Path(scratch))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", help="where to write; unset, nowhere")
+    parser.add_argument("--no-checks", action="store_true", help="the bare chain alone")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        main(options.folder or Path(scratch), checks=not options.no_checks)

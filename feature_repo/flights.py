@@ -170,21 +170,21 @@ def tail_clock(inputs: dict[str, Any]) -> dict[str, Any]:
 
     `tail_slack` also takes off the way back: below zero, the aircraft cannot have returned yet.
     """
-    limit = 2880.0
+    import numpy as np
 
-    def minutes(now: Any, then: Any, less: Any = 0.0) -> float | None:
-        if now is None or then is None or less is None:
-            return None
-        elapsed = (now.timestamp() - then) / 60.0 - less
-        return max(-limit, min(limit, elapsed)) if elapsed == elapsed else None
+    def listed(minutes: np.ndarray) -> list[float | None]:
+        return [None if m != m else m for m in np.clip(minutes, -2880.0, 2880.0).tolist()]
 
-    now = inputs["prediction_time"]
-    scheduled, landing = inputs["tail_scheduled_at"], inputs["tail_landing_at"]
-    back = inputs["tail_flight_minutes"]
+    def numbers(name: str) -> np.ndarray:
+        return np.array(inputs[name], dtype=np.float64)
+
+    times = inputs["prediction_time"]
+    now = np.array([np.nan if t is None else t.timestamp() for t in times], dtype=np.float64)
+    landed = (now - numbers("tail_landing_at")) / 60.0
     return {
-        "tail_minutes_since_scheduled": [minutes(*v) for v in zip(now, scheduled, strict=True)],
-        "tail_minutes_since_landing": [minutes(*v) for v in zip(now, landing, strict=True)],
-        "tail_slack": [minutes(*v) for v in zip(now, landing, back, strict=True)],
+        "tail_minutes_since_scheduled": listed((now - numbers("tail_scheduled_at")) / 60.0),
+        "tail_minutes_since_landing": listed(landed),
+        "tail_slack": listed(landed - numbers("tail_flight_minutes")),
     }
 
 

@@ -15,6 +15,7 @@ found nothing (the clocks in the declaration might be wrong).
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -34,6 +35,8 @@ from aios_platform.features.replay import Leak, Replay
 from aios_platform.features.training_set import FeatureFrames
 
 CUTOFFS = 2
+# Queries and joins release the interpreter's lock. Two bound the memory.
+MOMENTS_AT_ONCE = 2
 CANARY_ROWS = 60_000
 
 
@@ -77,11 +80,13 @@ def audit(
         ArtifactMissing: A raw or feature table is gone.
     """
     replay = Replay(declaration, sql_folder, frames, store)
-    moments, rows, cells = [], 0, 0
+    sampled = list(_moments(declaration, frames, store, cutoffs))
+    with ThreadPoolExecutor(MOMENTS_AT_ONCE) as pool:
+        replayed = list(pool.map(lambda at: list(replay.at(*at)), sampled))
+    rows, cells = 0, 0
     leaks: dict[str, Leak] = {}
-    for version, moment in _moments(declaration, frames, store, cutoffs):
-        moments.append(moment.as_py())
-        for leak, count, compared in replay.at(version, moment):
+    for comparisons in replayed:
+        for leak, count, compared in comparisons:
             rows, cells = rows + count, cells + compared
             if leak is not None:
                 leaks.setdefault(leak.feature, leak)
@@ -96,7 +101,7 @@ def audit(
     return LeakageReport(
         model=declaration.name,
         training_set=frames.digest,
-        moments=tuple(moments),
+        moments=tuple(moment.as_py() for _, moment in sampled),
         rows_replayed=rows,
         cells_compared=cells,
         single_feature_auc=separation,

@@ -88,9 +88,11 @@ class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]
         on_demand_feature_views: list[OnDemandFeatureView] | None = None,
         metadata: RetrievalMetadata | None = None,
         batch_rows: int = LEAST_BATCH_ROWS,
+        key_columns: frozenset[str] = frozenset(),
     ) -> None:
         self._batches = batches
         self._batch_rows = batch_rows
+        self._key_columns = key_columns
         self._repo_path = repo_path
         self._full_feature_names = full_feature_names
         self._on_demand_feature_views = on_demand_feature_views or []
@@ -118,7 +120,7 @@ class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]
         The default is as many rows as fit the memory budget.
         """
         for table in self._batches(rows or self._batch_rows):
-            yield self._part(table).to_arrow()
+            yield self._with_on_demand(table)
 
     def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> Any:
         """The result as a pandas frame; integers with gaps are pandas' nullable integers."""
@@ -147,6 +149,28 @@ class AsOfRetrievalJob(RetrievalJob):  # type: ignore[misc]
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         # One chunk: Feast's conversion for the online store reads the first chunk only.
         return pa.concat_tables(self._batches(None)).combine_chunks()
+
+    def _with_on_demand(self, table: pa.Table) -> pa.Table:
+        """Append the on-demand features; Feast is handed only the columns that they may read.
+
+        Those are what a transformation gets online: keys, request data, features of its sources.
+        Feast makes a Python object of every cell that it hands to one written in Python.
+        """
+        if not self._on_demand_feature_views:
+            return self._part(table).to_arrow()
+        read = set(self._key_columns)
+        for view in self._on_demand_feature_views:
+            for source in view.source_request_sources.values():
+                read |= {field.name for field in source.schema}
+            for projection in view.source_feature_view_projections.values():
+                for name in (feature.name for feature in projection.features):
+                    prefixes = (projection.name, projection.name_to_use())
+                    read |= {name, *(f"{prefix}__{name}" for prefix in prefixes)}
+        kept = [name for name in table.column_names if name in read]
+        found = self._part(table.select(kept)).to_arrow()
+        for name in found.column_names[len(kept) :]:
+            table = table.append_column(found.schema.field(name), found[name])
+        return table
 
     def _part(self, table: pa.Table) -> "AsOfRetrievalJob":
         part = copy.copy(self)
@@ -215,6 +239,7 @@ class AsOfJoinOfflineStore(OfflineStore):  # type: ignore[misc]
                 max_event_timestamp=youngest,
             ),
             batch_rows=max(budget // max(width, 1), LEAST_BATCH_ROWS),
+            key_columns=frozenset(key for join in joins for key in join.keys.values()),
         )
 
     @staticmethod

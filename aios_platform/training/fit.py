@@ -133,7 +133,7 @@ def _fit(
         accelerator=training.accelerator,
         devices=1,
         precision=_precision(training),
-        deterministic=True,
+        deterministic=_on_gpu(training),
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -141,8 +141,15 @@ def _fit(
         default_root_dir=plan.folder,
         callbacks=[
             EarlyStopping(MONITOR, patience=training.patience, check_on_train_epoch_end=True),
-            _checkpoint(checkpoints, "best", monitor=MONITOR, save_weights_only=True),
-            _checkpoint(checkpoints, "last"),
+            ModelCheckpoint(
+                dirpath=checkpoints,
+                filename="best",
+                monitor=MONITOR,
+                save_last=True,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+                auto_insert_metric_name=False,
+            ),
         ],
     )
     trainer.fit(module, datamodule=data, ckpt_path=str(last) if resumed else None)
@@ -157,19 +164,12 @@ def _fit(
     return {"weights": weights, "epochs": epochs}, resumed
 
 
-def _checkpoint(folder: Path, name: str, **options: Any) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename=name,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-        auto_insert_metric_name=False,
-        **options,
-    )
+def _on_gpu(training: Training) -> bool:
+    return training.accelerator in ("auto", "gpu") and torch.cuda.is_available()
 
 
 def _precision(training: Training) -> str:
-    if training.accelerator in ("auto", "gpu") and torch.cuda.is_available():
+    if _on_gpu(training):
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     return "32-true"
 

@@ -10,6 +10,7 @@ from aios_platform.components.model_lifecycle.jobs import partitions_of
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.spans import span, windows_of
 from aios_platform.components.model_lifecycle.state import featured_keys
+from aios_platform.preloading import preload
 from aios_platform.resources.stores import Artifacts, Features
 from aios_platform.telemetry import stage
 
@@ -45,6 +46,8 @@ def feature_assets(names: Names) -> list[dg.AssetsDefinition]:
     def features(context: dg.AssetExecutionContext, artifacts: Artifacts) -> Iterator[Any]:
         from aios_platform.features.tables import build_feature_tables
 
+        # `online_features` needs it next; DuckDB works outside the interpreter's lock.
+        preload("feast.feature_store")
         store = artifacts.open()
         rows = tables = 0
         with stage(names.model, "features", span(context)) as made:
