@@ -47,7 +47,9 @@ METRICS_BY_TASK: dict[Task, tuple[Metric, ...]] = {
     "regression": ("rmse", "mae", "r2"),
 }
 """The metrics that each task has; a test holds them against `metrics.METRICS_OF`."""
-GUARDS: dict[Metric, float] = {"log_loss": 0.01, "ece": 0.01}
+# Not `ece`: its bias hides the very difference the guard is to see (docs/gate_power.md).
+# 0.001 is a model that is off by about 0.03 everywhere.
+GUARDS: dict[Metric, float] = {"log_loss": 0.01, "reliability": 0.001}
 
 
 class Approval(StrEnum):

@@ -70,7 +70,7 @@ def gain_interval(
     """How much better `scores` are than `reference_scores` on the same rows, with its interval.
 
     Positive is better whatever the metric: for metrics where less is better the sign is turned.
-    The reliability of two binary models is taken over common bins (`weighted.reliability_pair`),
+    The reliability of two models is taken over common bins (`weighted.reliability_pair`),
     which makes their difference far less noisy; for every other metric the estimate is the
     difference of what `evaluate` gives.
 
@@ -137,8 +137,8 @@ def gain_intervals(
     estimates: dict[str, float] = {}
     for metric, compute in computed.items():
         pair: tuple[Statistic, Statistic]
-        if metric == "reliability" and task == BINARY:
-            pair, (own, other) = reliability_pair(truth, values, reference)
+        if metric == "reliability":
+            pair, (own, other) = reliability_pair(truth, values, reference, task=task)
         else:
             pair = (
                 statistic(metric, truth, values, task=task),

@@ -57,9 +57,9 @@ def statistic(metric: str, truth: Any, scores: Scores, *, task: Task) -> Statist
 
 
 def reliability_pair(
-    truth: Labels, scores: Scores, reference: Scores
+    truth: Any, scores: Scores, reference: Scores, *, task: Task
 ) -> tuple[tuple[Statistic, Statistic], tuple[float, float]]:
-    """Reliability of two binary models over common bins: their statistics, and their values.
+    """Reliability of two classifiers over common bins: their statistics, and their values.
 
     The bins are those of the mean of both scores. With bins of its own each model would have a
     noise of its own; in common bins the noise of the labels is the same for both, and the
@@ -68,11 +68,15 @@ def reliability_pair(
 
     Args:
         truth: Checked labels, shape (n,).
-        scores: Checked scores of the one model, shape (n,).
-        reference: Checked scores of the other, shape (n,).
+        scores: Checked scores of the one model, shape (n,) or (n, classes).
+        reference: Checked scores of the other, same shape.
+        task: Binary, or multiclass: then of the top label.
     """
-    places = calibration_bins((scores + reference) / 2)
-    summed = [_bin_sums(truth, each, places) for each in (scores, reference)]
+    models = [(truth, scores), (truth, reference)]
+    if task == "multiclass_classification":
+        models = [(multiclass.correct(truth, each), each.max(axis=1)) for _, each in models]
+    places = calibration_bins((models[0][1] + models[1][1]) / 2)
+    summed = [_bin_sums(right, each, places) for right, each in models]
     first, second = (_reliability(each) for each in summed)
     once = np.ones(truth.size)
     return (first, second), (reliability_of(*summed[0](once)), reliability_of(*summed[1](once)))
