@@ -156,10 +156,12 @@ def _verified(found: "Verification") -> str:
 
 
 def _line(row: "LedgerEntry") -> str:
-    return (
+    line = (
         f"{row.seq:6}  {row.recorded_at:%Y-%m-%d %H:%M:%S}  {row.principal:18} "
         f"{row.subject:20} {row.kind:18} {_gist(row.payload)}"
     )
+    # What somebody wrote as a reason must not pass for another row, or steer the terminal.
+    return "".join(letter if letter.isprintable() else "·" for letter in line)
 
 
 def _whole(row: "LedgerEntry") -> str:

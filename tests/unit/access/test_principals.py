@@ -152,7 +152,7 @@ def test_names_are_checked(own_database, root):
                 add(own_database, name, ["author"])
         with pytest.raises(AccessDenied, match="already"):
             add(own_database, "root", ["author"])
-        with pytest.raises(AccessDenied, match="no principal 'rot'. Did you mean 'root'"):
+        with pytest.raises(AccessDenied, match=r"no principal 'rot'\. Did you mean 'root'"):
             principals.grant(own_database, "rot", "author")
         with pytest.raises(ValueError, match="chief"):
             principals.grant(own_database, "root", "chief")

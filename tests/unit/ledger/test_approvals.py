@@ -174,12 +174,12 @@ def test_asking_again_gives_the_same_request_until_it_expired(own_database, judg
 
 
 def test_a_request_that_was_overtaken_is_void(own_database, ask, swap, judge):
-    asked, verdict = ask(author="service:scheduler")
+    asked, _ = ask(author="service:scheduler")
     swap(own_database, judge("m", "9"))
     assert approvals.request_of(own_database, asked.ledger_row).state == "void"
     with pytest.raises(ApprovalError, match="is void"):
         decide(own_database, asked)
-    with pytest.raises(ApprovalError, match="not pending|it is void"):
+    with pytest.raises(ApprovalError, match="it is void"):
         approvals.issue_code(own_database, asked.ledger_row)
 
 
@@ -261,12 +261,12 @@ def test_raw_sql_cannot_approve_in_the_name_of_another(own_database, keys, ask):
     with pytest.raises(DBAPIError, match="Nothing proves"), own_database.begin() as connection:
         connection.exec_driver_sql(code.format(asked.ledger_row))
     # Not even with what is stored, for that is not what proves.
-    with pytest.raises(DBAPIError, match="Nothing proves"), own_database.begin() as connection:
-        stored = connection.execute(text("SELECT hash FROM api_key WHERE principal = 'bob'"))
-        connection.execute(
-            text("SELECT set_config('aios.proof', :hash, true)"), {"hash": stored.scalar()}
+    with own_database.engine.connect() as connection:
+        connection.exec_driver_sql(
+            "SELECT set_config('aios.proof', hash, true) FROM api_key WHERE principal = 'bob'"
         )
-        connection.exec_driver_sql(FORGED.format(who="bob", **values))
+        with pytest.raises(DBAPIError, match="Nothing proves"):
+            connection.exec_driver_sql(FORGED.format(who="bob", **values))
     assert approvals.request_of(own_database, asked.ledger_row).state == "pending"
 
 
