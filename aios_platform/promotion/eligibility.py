@@ -32,14 +32,14 @@ def unseen(exam: Exam, candidate: Contender, champion: Contender | None) -> Iter
             )
 
 
-def origin(evidence: Evidence, sound: frozenset[str]) -> Iterator[RuleResult]:
+def origin(evidence: Evidence, known: frozenset[str]) -> Iterator[RuleResult]:
     """The candidate's rows, their leakage check, its provenance, and whether it is a sample.
 
     Args:
-        evidence: What was measured.
-        sound: Names of the pieces of evidence that are there and readable.
+        evidence: What was measured and can be read.
+        known: Names of the pieces of evidence that are there.
     """
-    shared = evidence.shared_rows if "shared_rows" in sound else None
+    shared = evidence.shared_rows
     if shared is None:
         yield _unknown("shared_rows", "It is not known whether exam rows were trained on.")
     elif shared:
@@ -59,7 +59,7 @@ def origin(evidence: Evidence, sound: frozenset[str]) -> Iterator[RuleResult]:
             bound=0,
             reason="No row of the exam is among the training rows.",
         )
-    cells = evidence.leakage_cells if "leakage_cells" in sound else None
+    cells = evidence.leakage_cells
     if cells is None or not cells > 0:
         yield _unknown("leakage", "No feature value was made again from what was known.")
     else:
@@ -70,7 +70,7 @@ def origin(evidence: Evidence, sound: frozenset[str]) -> Iterator[RuleResult]:
             bound=1,
             reason=f"{sized(cells, 'feature value')}, made again from what was known, are equal.",
         )
-    missing = evidence.provenance_missing if "provenance_missing" in sound else None
+    missing = evidence.provenance_missing
     if missing is None:
         yield _unknown("provenance", "The candidate's provenance could not be read.")
     else:
@@ -84,7 +84,7 @@ def origin(evidence: Evidence, sound: frozenset[str]) -> Iterator[RuleResult]:
             if missing
             else "The registered version says what it was made from.",
         )
-    if "sampled" not in sound:
+    if "sampled" not in known:
         yield _unknown("sampled", "It is not known whether the candidate saw all training rows.")
     else:
         yield RuleResult(

@@ -24,7 +24,7 @@ from aios_platform.promotion.comparison import Answers, compare
 from aios_platform.promotion.eligibility import origin, unseen
 from aios_platform.promotion.exam import Contender, Exam, Rows
 from aios_platform.promotion.fairness import fairness
-from aios_platform.promotion.operation import cost, fidelity, sound_pieces
+from aios_platform.promotion.operation import cost, fidelity, readable
 from aios_platform.promotion.quality import by_slice, calibration_of, intervals_of
 from aios_platform.promotion.rules import sized, waived
 
@@ -81,11 +81,11 @@ def examine(
             f"The gate of '{model}' does not fit its task: {error}.", remedy="Mend the policy."
         ) from None
     decided_at = decided_at or datetime.now(UTC)
-    sound = sound_pieces(evidence)
+    evidence, known = readable(evidence)
     found = _Findings(
         [
             *unseen(exam, candidate, champion),
-            *origin(evidence, sound),
+            *origin(evidence, known),
         ]
     )
     rows: Rows | None = None
@@ -97,8 +97,8 @@ def examine(
     except (MetricError, PromotionError) as error:
         found.rules.append(_rule("exam", Outcome.UNKNOWN, f"The exam cannot be used: {error.what}"))
     # Last: the reasons of a verdict are read from the top, and these decide least often.
-    found.rules.extend(cost(gate, evidence, sound, with_champion=champion is not None))
-    found.rules.extend(fidelity(gate, evidence, sound, drift_psi=drift_psi))
+    found.rules.extend(cost(gate, evidence, with_champion=champion is not None))
+    found.rules.extend(fidelity(gate, evidence, drift_psi=drift_psi))
     judged = waived(found.rules, waivers, model, decided_at)
     return Verdict(
         model=model,

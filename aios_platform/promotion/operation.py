@@ -6,42 +6,38 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ValidationError
 
 from aios_platform.contracts.decisions import Outcome, RuleResult
-from aios_platform.contracts.evidence import Evidence
+from aios_platform.contracts.evidence import Evidence, OnlineParity, Operation
 from aios_platform.contracts.policy import Gate
 
 MAX_ONNX_DIFFERENCE = 1e-5
 """Largest |ONNX - torch| of a probability; float32 arithmetic in another order gives about 1e-6."""
 MIB = 1024 * 1024
+_RECORDS = {"candidate": Operation, "champion": Operation, "online_parity": OnlineParity}
 
 
-def sound_pieces(evidence: Evidence) -> frozenset[str]:
-    """Names of the pieces of evidence that are there and readable.
+def readable(evidence: Evidence) -> tuple[Evidence, frozenset[str]]:
+    """The evidence without what cannot be read, and the names of what is there.
 
-    Each is validated again by itself: a record made without validation may hold anything.
+    Each piece is validated again by itself: a record made without validation may hold anything.
     """
-    found = set()
+    found: dict[str, object] = {}
     for name in Evidence.model_fields:
-        value = _plain(getattr(evidence, name, None))
-        if value is None:
+        value = getattr(evidence, name, None)
+        if isinstance(value, BaseModel) and type(value) is _RECORDS.get(name):
+            value = dict(value.__dict__)
+        if value is None or isinstance(value, BaseModel):
             continue
         try:
-            Evidence.model_validate({name: value}, strict=False)
+            found[name] = getattr(Evidence.model_validate({name: value}), name)
         except (ValidationError, TypeError, ValueError):
             continue
-        found.add(name)
-    return frozenset(found)
+    return Evidence.model_validate(found), frozenset(found)
 
 
-def _plain(value: object) -> object:
-    return dict(value.__dict__) if isinstance(value, BaseModel) else value
-
-
-def cost(
-    gate: Gate, evidence: Evidence, sound: frozenset[str], *, with_champion: bool
-) -> Iterator[RuleResult]:
+def cost(gate: Gate, evidence: Evidence, *, with_champion: bool) -> Iterator[RuleResult]:
     """Latency and size, absolute and (where there is a champion) against the champion's."""
-    own = evidence.candidate if "candidate" in sound else None
-    other = evidence.champion if "champion" in sound else None
+    own = evidence.candidate
+    other = evidence.champion
     yield from _compared(
         "latency",
         "p95 latency of one row",
@@ -88,19 +84,17 @@ def _compared(
         )
 
 
-def fidelity(
-    gate: Gate, evidence: Evidence, sound: frozenset[str], *, drift_psi: float
-) -> Iterator[RuleResult]:
+def fidelity(gate: Gate, evidence: Evidence, *, drift_psi: float) -> Iterator[RuleResult]:
     """Servability, parity of the online store, and drift of the exam against training."""
     yield _bounded(
         "servable",
-        evidence.onnx_parity if "onnx_parity" in sound else None,
+        evidence.onnx_parity,
         MAX_ONNX_DIFFERENCE,
         "The ONNX artifact differs from the trained network by up to {value:.2g}",
         "The ONNX artifact was not held against the trained network.",
     )
-    yield _online(evidence, sound)
-    yield _drift(gate, evidence, sound, drift_psi)
+    yield _online(evidence)
+    yield _drift(gate, evidence, drift_psi)
 
 
 def _bounded(rule: str, value: float | None, bound: float, says: str, missing: str) -> RuleResult:
@@ -115,8 +109,8 @@ def _bounded(rule: str, value: float | None, bound: float, says: str, missing: s
     )
 
 
-def _online(evidence: Evidence, sound: frozenset[str]) -> RuleResult:
-    parity = evidence.online_parity if "online_parity" in sound else None
+def _online(evidence: Evidence) -> RuleResult:
+    parity = evidence.online_parity
     if parity is None or not parity.cells > 0:
         return RuleResult(
             rule="online_parity",
@@ -135,8 +129,8 @@ def _online(evidence: Evidence, sound: frozenset[str]) -> RuleResult:
     )
 
 
-def _drift(gate: Gate, evidence: Evidence, sound: frozenset[str], drift_psi: float) -> RuleResult:
-    drift = evidence.exam_drift if "exam_drift" in sound else None
+def _drift(gate: Gate, evidence: Evidence, drift_psi: float) -> RuleResult:
+    drift = evidence.exam_drift
     if not drift:
         return RuleResult(
             rule="max_exam_drift",
@@ -144,7 +138,7 @@ def _drift(gate: Gate, evidence: Evidence, sound: frozenset[str], drift_psi: flo
             bound=gate.max_exam_drift,
             reason="Drift between training and exam was not measured.",
         )
-    drifted = {name: psi for name, psi in drift.items() if not psi <= drift_psi}
+    drifted = {name: psi for name, psi in drift.items() if not 0 <= psi <= drift_psi}
     share = len(drifted) / len(drift)
     most = max(drifted, key=lambda name: drifted[name], default="")
     worst = f", most of all {most} ({drifted[most]:.2f})" if most else ""
