@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, ProgrammingError
 
 from aios_platform.errors import DatabaseUnavailable, SettingsError
@@ -95,6 +95,31 @@ class Database:
                 text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name}
             )
             yield
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[bool]:
+        """Hold a server-wide advisory lock if nobody else does; never waits.
+
+        The lock belongs to a connection: the server frees it when its holder is killed.
+
+        Yields:
+            Whether the lock was free, and is now held.
+
+        Raises:
+            DatabaseUnavailable: The server does not answer.
+        """
+        engine = create_engine(self.url("aios"), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        try:
+            connection = engine.connect()
+        except OperationalError as error:
+            raise _unavailable(self._server, error) from error
+        try:
+            statement = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
+            yield bool(connection.execute(statement, {"name": name}).scalar_one())
+        finally:
+            # The server may be gone by now, and the lock with it.
+            with suppress(DBAPIError):
+                connection.close()
 
     def prepare(self) -> None:
         """Create missing databases and bring our schema to its newest revision; safe to repeat."""

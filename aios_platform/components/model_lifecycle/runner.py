@@ -61,9 +61,32 @@ def run_until_done(
         as_of: The clock: windows after it are not looked at.
 
     Raises:
-        LifecycleError: A run failed, or the plan does not come to an end.
+        LifecycleError: A run failed, the plan does not come to an end, or another process
+            runs it.
         DatabaseUnavailable: Postgres went away.
     """
+    with database.exclusive(run_lock(names.model)) as mine:
+        if not mine:
+            raise LifecycleError(
+                f"Another `aios run {names.model}` is at work.",
+                remedy="Wait for its end; the same command then does what is left.",
+            )
+        yield from _plan(names, definitions, instance, store, database, as_of)
+
+
+def run_lock(model: str) -> str:
+    """Name of the lock that `aios run` holds, so that nobody else runs the model's plan."""
+    return f"run {model}"
+
+
+def _plan(
+    names: Names,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    store: ArtifactStore,
+    database: Database,
+    as_of: datetime,
+) -> Iterator[RunResult]:
     done: set[str] = set()
     for _ in range(MOST_RUNS):
         state = read_state(names.declaration, names, store, database, as_of)

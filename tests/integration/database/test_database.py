@@ -160,3 +160,40 @@ def wait_until(condition, seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < limit, "did not happen in time"
         time.sleep(0.02)
+
+
+def test_an_exclusive_lock_is_had_once_and_freed_with_its_holder(database):
+    with (
+        database.exclusive("a model's plan") as first,
+        database.exclusive("a model's plan") as second,
+        database.exclusive("another's") as other,
+    ):
+        assert (first, second, other) == (True, False, True)
+    with database.exclusive("a model's plan") as again:
+        assert again
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time; from aios_platform.database import Database; "
+            "from sqlalchemy import make_url; "
+            "lock = Database(make_url(sys.argv[1]), embedded=False).exclusive('killed'); "
+            "print(lock.__enter__(), flush=True); time.sleep(60)",
+            database.server_url,
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline().strip() == "True"
+    with database.exclusive("killed") as held:
+        assert not held
+    holder.kill()
+    holder.wait(10)
+    holder.stdout.close()
+    deadline = time.monotonic() + 20
+    freed = False
+    while not freed and time.monotonic() < deadline:
+        with database.exclusive("killed") as freed:
+            time.sleep(0.05)
+    assert freed
