@@ -1,6 +1,10 @@
 """Commands that run and show models."""
 
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from aios_platform.cli.arguments import AsOf, Model, clock, code_location, names_of
 
@@ -38,9 +42,30 @@ def status(model: Model, as_of: AsOf = None) -> None:
     print(report.status(names, store, database(), clock(as_of)))
 
 
-def models() -> None:
+def models(
+    changed: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only models that a change is about: a file of changed paths, one per line "
+            "(`git diff --name-only`)."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the names as JSON.")] = False,
+) -> None:
     """List the declared models."""
-    from aios_platform.components.model_lifecycle.discovery import declared_models
+    import json
 
-    for name, names in declared_models().items():
+    from aios_platform.components.model_lifecycle.discovery import (
+        affected_models,
+        declared_models,
+    )
+
+    found = declared_models()
+    if changed is not None:
+        lines = changed.read_text(encoding="utf-8").splitlines()
+        found = {name: found[name] for name in affected_models(lines, found)}
+    if as_json:
+        print(json.dumps(list(found)))
+        return
+    for name, names in found.items():
         print(f"{name:24} {names.declaration.task:24} {names.declaration.owner}")

@@ -1,5 +1,6 @@
 """Finds the declared models without loading Dagster's definitions."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
@@ -9,6 +10,7 @@ from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.record import nearest
 from aios_platform.errors import DeclarationError
+from aios_platform.settings import PROJECT_ROOT, settings
 
 DEFS = Path(__file__).resolve().parents[2] / "defs"
 COMPONENT = "aios_platform.components.ModelLifecycle"
@@ -42,6 +44,27 @@ def declared_model(name: str, folder: Path = DEFS) -> Names:
             remedy=nearest(name, models),
         )
     return models[name]
+
+
+def affected_models(paths: Iterable[str], models: Mapping[str, Names]) -> list[str]:
+    """The models that a change to these files is about.
+
+    A file in a model's folder is about that model; one in the feature repository is about every
+    model, since feature views are shared.
+
+    Args:
+        paths: Changed files, relative to the project's root, as `git diff --name-only` gives them.
+        models: The declared models by name.
+    """
+    changed = [(PROJECT_ROOT / path.strip()).resolve() for path in paths if path.strip()]
+    repository = settings().feature_repo.resolve()
+    if any(path.is_relative_to(repository) for path in changed):
+        return sorted(models)
+    return sorted(
+        name
+        for name, names in models.items()
+        if any(path.is_relative_to(names.folder.resolve()) for path in changed)
+    )
 
 
 def parse(attributes: object, path: Path) -> ModelDeclaration:

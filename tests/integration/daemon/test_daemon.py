@@ -132,11 +132,19 @@ def test_sensors_tick_without_an_error(bootstrapped):
     repository = {"repositoryName": "__repository__", "repositoryLocationName": LOCATION}
     sensors = station.ask(SENSORS, repository=repository)["sensorsOrError"]["results"]
     found = {sensor["name"]: sensor["sensorState"] for sensor in sensors}
-    for name in ("new_window", "retrain_wanted"):
+    for name in ("new_window", "retrain_wanted", "approvals", "reconcile"):
         state = found[f"{names.model}__{name}"]
         assert state["status"] == "RUNNING"
         assert state["ticks"]
         assert not [tick for tick in state["ticks"] if tick["status"] == "FAILURE"]
+
+
+def test_what_the_daemon_did_is_the_schedulers_doing(bootstrapped, database):
+    _, names, _ = bootstrapped
+    kinds = ("candidate", "verdict", "promotion", "retrain_decision", "alias_projected")
+    for kind in kinds:
+        rows = entries(database, subject=names.model, kind=kind)
+        assert {row.principal for row in rows} == {"service:scheduler"}, kind
 
 
 def test_the_pages_answer(bootstrapped):

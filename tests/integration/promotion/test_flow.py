@@ -1,13 +1,33 @@
 """From a trained version to the live one: headless, with a person, back again, and after a kill."""
 
+import itertools
 import json
+import pkgutil
 import threading
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import dagster as dg
 import pytest
+import sqlalchemy
 
 from aios_platform.components.model_lifecycle.carrying_out import Status, carry_out
+from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.rollback import healthy, try_out
 from aios_platform.contracts.decisions import Decision, Outcome
-from aios_platform.errors import ApprovalError, ChampionConflict
+from aios_platform.errors import (
+    AccessDenied,
+    ApprovalError,
+    ArtifactCorrupt,
+    ChampionConflict,
+    DatabaseUnavailable,
+    FeatureError,
+    PromotionError,
+    RegistryError,
+    ScoringError,
+)
+from aios_platform.resources.stores import Artifacts, Ledger, Registry
 from tests.integration.promotion.conftest import AS_OF, small
 
 pytestmark = [
@@ -85,7 +105,9 @@ def test_a_worse_version_is_rejected_and_a_sample_is_never_promoted(home, aios):
 
 def test_a_clock_set_back_leaves_no_exam_and_no_promotion(home, aios):
     version = home.train(seed=2)
-    done = aios("promote", home.names.model, "--version", version, "--as-of", "2013-04-20", "--json")
+    done = aios(
+        "promote", home.names.model, "--version", version, "--as-of", "2013-04-20", "--json"
+    )
     assert done.exit_code == 3, done.output
     assert json.loads(done.stdout)["verdict"]["exam_windows"] == []
 
@@ -259,8 +281,6 @@ def test_a_conflict_has_an_exit_status_of_its_own(home, aios, monkeypatch):
 
 def test_a_damaged_champion_leaves_the_verdict_open(home, aios):
     live, version = home.champion(), home.train(seed=2)
-    from pathlib import Path
-
     blob = Path(home.stores.artifacts.blob_uri(live.model_digest, ".onnx"))
     content = blob.read_bytes()
     blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -282,7 +302,9 @@ def test_a_champion_of_another_feature_service_cannot_be_compared(home):
     live, version = home.champion(), home.train(seed=2)
     record = recall(home.stores.artifacts, home.names.model, live.training_set_digest)
     remember(
-        home.stores.artifacts, home.names.model, record.model_copy(update={"service_digest": "0" * 64})
+        home.stores.artifacts,
+        home.names.model,
+        record.model_copy(update={"service_digest": "0" * 64}),
     )
     try:
         promotion = home.promote(version)
@@ -292,3 +314,340 @@ def test_a_champion_of_another_feature_service_cannot_be_compared(home):
     assert promotion.carried.status is Status.INCONCLUSIVE
     assert "feature service" in promotion.carried.message
     assert home.champion() == live
+
+
+def roll_back(home, **options):
+    from aios_platform.components.model_lifecycle.rollback import roll_back
+
+    return roll_back(home.names, home.stores, **options)
+
+
+def judged_degraded(home, version):
+    from aios_platform.ledger.entries import append
+
+    decision = {
+        "model": home.names.model, "window": "2013-04", "action": "retrain",
+        "cause": "degradation", "reason": "0.1 worse", "evidence": {}, "decided_at": AS_OF,
+    }  # fmt: skip
+    with home.stores.database.begin() as connection:
+        append(
+            connection,
+            kind="retrain_decision",
+            subject=home.names.model,
+            payload={"version": version, "decision": decision},
+            key=f"test:{version}",
+        )
+
+
+def test_a_rollback_goes_to_what_was_healthy_and_not_one_step_back(home, aios):
+    first, second, third = (home.train(seed=seed) for seed in (11, 12, 13))
+    for version in (first, second, third):
+        assert home.promote(version).carried.status is Status.PROMOTED
+    judged_degraded(home, second)
+    done = aios("rollback", home.names.model, "--reason", "scores look wrong", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["version"] == first
+    assert home.champion().version == home.alias() == first
+
+    again = roll_back(home, reason="scores look wrong")
+    assert (again.left, home.champion().version) == (None, first), "the same command is one step"
+    [row, *_] = home.rows("rollback")
+    assert (row.principal, row.payload["previous"]) == ("ci", third)
+
+    for version in (second, third):
+        with pytest.raises(PromotionError, match="no healthy earlier champion"):
+            roll_back(home, reason="back", to=version)
+    assert home.promotions_of(first) == 1
+
+
+def test_a_rollback_is_an_operators_and_wants_a_reason(home):
+    from aios_platform.access.principals import acting_with
+
+    live = home.champion()
+    with acting_with(home.keys["ann"]), pytest.raises(AccessDenied, match="operator"):
+        roll_back(home, reason="because")
+    with pytest.raises(PromotionError, match="reason"):
+        roll_back(home, reason=" ")
+    assert home.champion() == live
+
+
+def test_a_rollback_to_damaged_bytes_or_another_feature_service_is_refused(home):
+    live = home.champion()
+    target = healthy(home.stores.database, home.names.model, history(home))[0]
+    blob = Path(home.stores.artifacts.blob_uri(target.model_digest, ".onnx"))
+    content = blob.read_bytes()
+    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    try:
+        with pytest.raises(ArtifactCorrupt):
+            roll_back(home, reason="damaged")
+    finally:
+        blob.write_bytes(content)
+    features = home.names.declaration.features.model_copy(update={"request": ("carrier",)})
+    changed = Names(
+        home.names.declaration.model_copy(update={"features": features}), home.names.folder
+    )
+    with pytest.raises(ScoringError, match="trained on the feature service"):
+        try_out(changed, target, home.stores)
+    assert home.champion() == live
+
+
+def history(home):
+    from aios_platform.ledger import champions
+
+    return champions.history(home.stores.database, home.names.model)
+
+
+def tick(home, name, cursor=None):
+    """One evaluation of a sensor, as the daemon would."""
+    sensor = home.definitions.resolve_sensor_def(f"{home.names.model}__{name}")
+    resources = {
+        "artifacts": Artifacts(),
+        "ledger": Ledger(),
+        "registry": Registry(),
+    }
+    context = dg.build_sensor_context(
+        instance=home.instance, definitions=home.definitions, cursor=cursor, resources=resources
+    )
+    return sensor.evaluate_tick(context)
+
+
+def test_an_alias_moved_by_hand_is_put_back_and_the_check_fails_once(home):
+    live = home.champion()
+    other = next(version for version in home.versions.values() if version != live.version)
+    quiet = tick(home, "reconcile", cursor="in_step")
+    assert not quiet.asset_events
+
+    home.stores.registry.set_champion_alias(home.names.model, other)
+    found = tick(home, "reconcile", cursor="in_step")
+    [event] = found.asset_events
+    assert (event.check_name, event.passed) == ("alias_in_step", False)
+    assert f"pointed at version {other}" in event.metadata["message"].text
+    assert home.alias() == live.version
+    [row] = home.rows("alias_tampered")
+    assert (row.principal, row.payload["found"]) == ("service:scheduler", other)
+
+    [event] = tick(home, "reconcile", cursor=found.cursor).asset_events
+    assert event.passed
+    assert len(home.rows("alias_tampered")) == 1
+
+
+def test_an_alias_that_a_kill_left_behind_is_put_right_without_an_alarm(home, monkeypatch):
+    version = home.train(seed=14)
+    with monkeypatch.context() as patch:
+        patch.setattr(home.stores.registry, "set_champion_alias", die)
+        with pytest.raises(Killed):
+            home.promote(version)
+    assert home.champion().version == version != home.alias()
+    tampered = len(home.rows("alias_tampered"))
+    [event] = tick(home, "reconcile", cursor="in_step").asset_events
+    assert event.passed
+    assert home.alias() == version
+    assert len(home.rows("alias_tampered")) == tampered
+
+
+def test_a_champion_that_is_gone_from_mlflow_is_an_alarm_and_no_crash(home):
+    live = home.champion()
+    client = home.stores.registry._client
+    other = home.train(seed=2)
+    client.delete_model_version(home.names.model, live.version)
+    [event] = tick(home, "reconcile", cursor="in_step").asset_events
+    assert not event.passed
+    assert "MLflow does not have it" in event.metadata["message"].text
+    assert not tick(home, "reconcile", cursor="missing").asset_events
+    assert len(home.rows("champion_missing")) == 1
+    assert home.champion() == live
+    # Its bytes are kept by digest, so the next candidate still meets it.
+    promotion = home.promote(other)
+    assert promotion.verdict.champion_version == live.version
+    assert promotion.carried.status is Status.PROMOTED
+    assert home.alias() == other
+    [event] = tick(home, "reconcile", cursor="missing").asset_events
+    assert event.passed
+
+
+class Killed(BaseException):
+    """Stands for a process that dies: nothing may catch it."""
+
+
+def die(*arguments, **named):
+    raise Killed
+
+
+STEPS = {
+    "before the verdict's row": ("before", "aios_platform.ledger.entries.append"),
+    "before MLflow's tags": ("before", "aios_platform.registry.store.ModelRegistry.set_verdict"),
+    "before the swap": ("before", "aios_platform.ledger.champions.promote"),
+    "before the alias": (
+        "before",
+        "aios_platform.registry.store.ModelRegistry.set_champion_alias",
+    ),
+    "after the alias": (
+        "after",
+        "aios_platform.registry.store.ModelRegistry.set_champion_alias",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", STEPS)
+def test_killed_at_any_step_the_same_command_makes_one_champion(home, monkeypatch, what):
+    when, step = STEPS[what]
+    version = home.train(seed=20 + list(STEPS).index(what))
+    owner, name = step.rsplit(".", 1)
+    target = pkgutil.resolve_name(owner)
+    real = getattr(target, name)
+
+    def dying(*arguments, **named):
+        if when == "after":
+            real(*arguments, **named)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, dying)
+        with pytest.raises(Killed):
+            home.promote(version)
+    assert home.promote(version).carried.status is Status.PROMOTED
+    assert home.champion().version == home.alias() == version
+    assert home.promotions_of(version) == 1
+    assert home.promote(version).carried.status is Status.PROMOTED
+    assert home.promotions_of(version) == 1
+
+
+@contextmanager
+def mlflow_down(home):
+    """Every statement on MLflow's own connections fails, as without a server."""
+    store = home.stores.registry._client._get_registry_client().store
+    tracking = home.stores.registry._client._tracking_client.store
+
+    def refuse(*arguments, **named):
+        raise sqlalchemy.exc.OperationalError("select", {}, Exception("server closed"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        for engine in {store.engine, tracking.engine}:
+            patch.setattr(engine.dialect, "do_execute", refuse)
+        yield
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "aios_platform.components.model_lifecycle.promoting.candidate_of",
+        "aios_platform.components.model_lifecycle.promoting.judge",
+        "aios_platform.components.model_lifecycle.judging._append",
+    ],
+)
+def test_without_mlflow_there_is_an_error_and_the_champion_stays(home, monkeypatch, step):
+    live, version = home.champion(), home.train(seed=3)
+    if version == live.version:
+        pytest.fail("the test needs a version that is not live")
+    owner, name = step.rsplit(".", 1)
+    module = pkgutil.resolve_name(owner)
+    real = getattr(module, name)
+    with ExitStack() as stack:
+
+        def then_down(*arguments, **named):
+            if name == "_append":
+                found = real(*arguments, **named)
+                stack.enter_context(mlflow_down(home))
+                return found
+            stack.enter_context(mlflow_down(home))
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(module, name, then_down)
+        with pytest.raises((DatabaseUnavailable, RegistryError)):
+            home.promote(version)
+    monkeypatch.undo()
+    assert home.champion() == live
+    assert home.alias() == live.version
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 5])
+def test_without_postgres_there_is_an_error_and_the_champion_stays(home, monkeypatch, after):
+    live, version = home.champion(), home.train(seed=3)
+    database, begun = home.stores.database, itertools.count()
+    real = type(database).begin
+
+    @contextmanager
+    def begin(self):
+        if next(begun) >= after:
+            raise DatabaseUnavailable("Postgres does not answer", remedy="start it")
+        with real(self) as connection:
+            yield connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(database), "begin", begin)
+        with pytest.raises(DatabaseUnavailable):
+            home.promote(version)
+    assert home.champion() == live
+
+
+def test_a_version_is_reproduced_and_what_differs_is_named(home, aios):
+    version = home.rows("candidate")[-1].payload["version"]
+    done = aios("reproduce", home.names.model, version, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["same_training_set"]
+    assert found["largest_difference"] <= 1e-6
+    # Of the sources, somebody may be editing a file while this runs.
+    assert {d["what"] for d in found["differences"]} <= {"source files: platform", "git commit"}
+
+    raw = home.stores.artifacts.require(home.names.raw_rows, "2013-02")
+    rows = home.stores.artifacts.read(raw)
+    home.stores.artifacts.write(home.names.raw_rows, "2013-02", rows.slice(1), inputs=raw.inputs)
+    try:
+        done = aios("reproduce", home.names.model, version)
+    finally:
+        home.stores.artifacts.write(home.names.raw_rows, "2013-02", rows, inputs=raw.inputs)
+    assert done.exit_code == 2, done.output
+    assert "NOT reproduced" in done.output
+    assert "data of 2013-02: flight_delay/raw/flights/2013-02" in done.output
+    assert "other rows" in done.output
+
+
+def test_every_row_of_the_ledger_is_explained(home, aios):
+    from aios_platform.components.model_lifecycle.explanation import _KINDS, explain
+    from aios_platform.ledger.entries import entries
+
+    rows = entries(home.stores.database, limit=1000)
+    for row in rows:
+        words = explain(row)
+        assert row.subject in words
+        assert "{" not in words, words
+    seen = {row.kind for row in rows}
+    assert seen >= set(_KINDS) - {"waiver"}
+    done = aios("explain", str(home.rows("rollback")[0].seq))
+    assert "because: " in done.output
+
+
+def test_impact_names_the_live_model_and_the_card_is_printed(home, aios):
+    from aios_platform.components.model_lifecycle.impact import readers_of
+
+    [reader] = readers_of("carrier_delays", {home.names.model: home.names}, home.stores)
+    assert (reader.model, reader.version) == (home.names.model, home.champion().version)
+    assert "carrier_late_rate_7d" in reader.features
+    with pytest.raises(FeatureError, match="carrier_delays"):
+        readers_of("carrier_delay", {home.names.model: home.names}, home.stores)
+    done = aios("card", home.names.model)
+    assert done.exit_code == 0, done.output
+    assert f"version {home.champion().version}" in done.output
+
+
+def test_a_waiver_lets_one_rule_pass_and_shows_in_the_verdict(home, aios):
+    from aios_platform.access.principals import acting_with
+
+    strict = small(floors={"roc_auc": 0.99})
+    version = home.train(seed=15)
+    until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    arguments = ("waivers", "grant", home.names.model)
+    denied = aios(*arguments, "floor_roc_auc", "--reason", "x", "--expires", until, names=strict)
+    assert isinstance(denied.exception, AccessDenied)
+    with acting_with(home.keys["ann"]):
+        wrong = aios(*arguments, "sampled", "--reason", "x", "--expires", until, names=strict)
+        assert isinstance(wrong.exception, PromotionError)
+        done = aios(*arguments, "floor_roc_auc", "--reason", "known", "--expires", until,
+                    names=strict)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "floor_roc_auc" in aios("waivers", "list", home.names.model).output
+    promotion = home.promote(version, strict)
+    waived = [rule for rule in promotion.verdict.rules if rule.outcome is Outcome.WAIVED]
+    assert [rule.rule for rule in waived] == ["floor_roc_auc"]
+    assert promotion.carried.status is Status.PROMOTED

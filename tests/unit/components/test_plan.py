@@ -70,6 +70,13 @@ def test_a_decision_to_retrain_is_answered_once():
     assert next_run(DECLARATION, answered) is None
 
 
+def test_an_approval_is_carried_out_before_anything_else():
+    approved = state(approved=17, featured=frozenset(), retrain_wanted="2013-12")
+    run = next_run(DECLARATION, approved)
+    assert (run.job, run.request) == (Job.PROMOTE, 17)
+    assert run.key("m") != next_run(DECLARATION, state(approved=18)).key("m")
+
+
 def test_labels_that_mature_later_bring_a_scored_window_back_for_its_decision():
     waiting = state(judged=frozenset(), matured=MONTHS[:11])
     run = next_run(DECLARATION, waiting)

@@ -1,7 +1,7 @@
 """What the plan is told: a verdict counts once it was carried out."""
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -9,10 +9,11 @@ from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.state import VERDICT, read_state
 from aios_platform.contracts.decisions import Decision
 from aios_platform.contracts.declaration import ModelDeclaration
+from aios_platform.ledger.approvals import request
 from aios_platform.ledger.champions import promote
 from aios_platform.ledger.entries import append
 from tests.unit.contracts.test_declaration import MINIMAL
-from tests.unit.ledger.test_champions import verdict
+from tests.verdicts import verdict
 
 pytestmark = pytest.mark.postgres
 
@@ -44,6 +45,20 @@ def verdicts(database, names, store):
 def test_a_refusal_answers_its_cause(database, names, store, decision):
     judge(database, names, decision)
     assert verdicts(database, names, store) == {"why"}
+
+
+def test_a_request_for_an_approval_answers_its_cause(database, names, store):
+    judged = judge(database, names, Decision.PROMOTE)
+    request(
+        database,
+        judged,
+        author="somebody",
+        expires_at=datetime.now(UTC) + timedelta(days=1),
+        candidate={},
+    )
+    now = read_state(names.declaration, names, store, database, datetime.now(UTC))
+    assert now.verdicts == {"why"}
+    assert now.approved is None, "it waits"
 
 
 def test_a_promotion_answers_its_cause_only_once_it_happened(database, names, store):
