@@ -2,6 +2,11 @@
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 
 from aios_platform.access.principals import acting
 from aios_platform.components.model_lifecycle.principals import acting_for, service_of
@@ -25,7 +30,8 @@ def run_of(*, launched: bool, **tags: str) -> dg.DagsterRun:
     with dg.DagsterInstance.ephemeral() as instance:
         run = instance.create_run_for_job(job, tags=tags)
     # What tells a run of the daemon and the page from one inside a command.
-    return run._replace(remote_job_origin="somewhere") if launched else run
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "__repository__")
+    return run._replace(remote_job_origin=RemoteJobOrigin(repository, "job")) if launched else run
 
 
 @pytest.mark.parametrize(
