@@ -4,7 +4,15 @@ import sys
 
 import typer
 
-from aios_platform.cli import approvals, ledger, lifecycle, promotion, provenance, workstation
+from aios_platform.cli import (
+    approvals,
+    ledger,
+    lifecycle,
+    principals,
+    promotion,
+    provenance,
+    workstation,
+)
 from aios_platform.errors import AiosError
 
 app = typer.Typer(
@@ -34,6 +42,7 @@ app.command()(promotion.rollback)
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(promotion.waivers, name="waivers")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(principals.app, name="principals")
 app.command()(provenance.explain)
 app.command()(provenance.card)
 app.command()(provenance.impact)

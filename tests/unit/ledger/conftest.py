@@ -1,34 +1,16 @@
 """What the tests of the ledger share."""
 
-from datetime import UTC, datetime
-
 import pytest
 
-from aios_platform.contracts.decisions import Decision, Verdict
 from aios_platform.ledger.champions import promote
 from aios_platform.ledger.entries import append
+from tests.verdicts import verdict
 
 
 @pytest.fixture
 def judge():
     """Makes a verdict."""
-
-    def make(model, candidate="1", champion=None, decision=Decision.PROMOTE, **extra) -> Verdict:
-        return Verdict(
-            model=model,
-            decision=decision,
-            candidate_version=candidate,
-            champion_version=champion,
-            exam_digest="e" * 64,
-            exam_windows=("2013-12",),
-            rules=(),
-            candidate_metrics={"roc_auc": 0.77},
-            champion_metrics={},
-            decided_at=datetime.now(UTC),
-            **extra,
-        )
-
-    return make
+    return verdict
 
 
 @pytest.fixture

@@ -4,9 +4,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from aios_platform.ledger.champions import promote
 from aios_platform.ledger.entries import entries
 from aios_platform.ledger.verification import verify
 from tests.databases import ScratchDatabase
+from tests.verdicts import verdict
 
 pytestmark = [pytest.mark.postgres]
 
@@ -29,18 +31,8 @@ def owned(database):
 
 @pytest.fixture(scope="module")
 def filled(owned):
-    from datetime import UTC, datetime
-
-    from aios_platform.contracts.decisions import Verdict
-    from aios_platform.ledger.champions import promote
-
-    verdict = Verdict(
-        model="m", decision="promote", candidate_version="1", champion_version=None,
-        exam_digest="e" * 64, exam_windows=("2013-12",), rules=(), candidate_metrics={},
-        champion_metrics={}, decided_at=datetime.now(UTC),
-    )  # fmt: skip
     promote(
-        owned, verdict, model_digest="d" * 64, run_id="r", training_set_digest="7" * 64,
+        owned, verdict("m"), model_digest="d" * 64, run_id="r", training_set_digest="7" * 64,
         trained_through="2013-09",
     )  # fmt: skip
     return owned
