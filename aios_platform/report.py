@@ -14,6 +14,7 @@ from aios_platform.components.model_lifecycle.state import RETRAIN_DECISION, VER
 from aios_platform.contracts.decisions import Champion, RetrainDecision, Verdict
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.database import Database
+from aios_platform.ledger.approvals import requests
 from aios_platform.ledger.champions import champion_of
 from aios_platform.ledger.entries import entries
 from aios_platform.settings import settings
@@ -69,6 +70,13 @@ def status(names: Names, store: ArtifactStore, database: Database, as_of: dateti
         f"{len(state.matured)} matured, {len(state.scored)} scored by the champion",
     )
     table.add_row("champion", _champion(champion_of(database, names.model)))
+    for request in requests(database, model=names.model, state="pending"):
+        table.add_row(
+            f"request {request.ledger_row}",
+            f"version {request.candidate_version} waits for an approver other than "
+            f"{request.author}, until {request.expires_at:%Y-%m-%d %H:%M}: "
+            f"`aios approvals show {request.ledger_row}`",
+        )
     verdicts = entries(database, subject=names.model, kind=VERDICT, limit=1)
     decisions = entries(database, subject=names.model, kind=RETRAIN_DECISION, limit=3)
     for row in decisions:
@@ -79,7 +87,7 @@ def status(names: Names, store: ArtifactStore, database: Database, as_of: dateti
         text += _verdict(Verdict.model_validate(verdicts[0].payload["verdict"]))
     return text + (
         "Where to look next: `make ui` (assets, runs, reports), "
-        f"`aios ledger {names.model}` (every decision), `aios --help`."
+        f"`aios ledger show {names.model}` (every decision), `aios --help`."
     )
 
 

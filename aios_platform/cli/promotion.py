@@ -48,7 +48,6 @@ def train(
     Needs matured windows with features (`aios run MODEL` makes them). The same rows, declaration
     and seed give the same version.
     """
-    from aios_platform.access.principals import require
     from aios_platform.components.model_lifecycle.candidates import (
         pin_training_set,
         train_candidate,
@@ -57,7 +56,6 @@ def train(
     from aios_platform.resources.stores import Stores
 
     names, stores = names_of(model), Stores()
-    require("author", database=stores.database)
     record, report = pin_training_set(names, stores, clock(as_of), sample=sample)
     refuse_leaks(report)
     candidate, trained, _ = train_candidate(names, record, stores)

@@ -83,13 +83,16 @@ def train_candidate(
     The author is whoever registered the version first.
 
     Raises:
+        AccessDenied: Who acts may not train.
         TrainingError: The training gave no usable model.
         RegistryError: MLflow refused.
         StoreError: A store cannot be reached or written.
     """
+    from aios_platform.access.principals import require
     from aios_platform.registry.origin import source_digests
     from aios_platform.training.trainer import train
 
+    require("author", "operator", database=stores.database)
     declaration = names.declaration
     workdir = settings().home_path / "training" / names.model / record.digest[:16]
     trained = train(

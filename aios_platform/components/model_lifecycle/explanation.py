@@ -109,6 +109,18 @@ def _waiver(payload: Payload) -> Iterable[str]:
     )
 
 
+def _waiver_revoked(payload: Payload) -> Iterable[str]:
+    yield f"The waiver of row {payload.get('waiver')} has ended: {payload.get('reason')}."
+
+
+def _principal(payload: Payload) -> Iterable[str]:
+    roles = payload.get("roles") or payload.get("role")
+    if roles:
+        yield f"Roles: {', '.join([roles] if isinstance(roles, str) else roles)}."
+    if payload.get("prefix"):
+        yield f"The key begins with aios_{payload['prefix']}; the rest is stored nowhere."
+
+
 def _retrain(payload: Payload) -> Iterable[str]:
     decision = RetrainDecision.model_validate(payload["decision"])
     yield (
@@ -158,6 +170,12 @@ _KINDS: dict[str, Callable[[Payload], Iterable[str]]] = {
     "approval_expired": _expired,
     "approval_void": _void,
     "waiver": _waiver,
+    "waiver_revoked": _waiver_revoked,
+    "principal_added": _principal,
+    "role_granted": _principal,
+    "role_revoked": _principal,
+    "key_issued": _principal,
+    "key_revoked": _principal,
     "retrain_decision": _retrain,
     "candidate": _candidate,
     "alias_projected": _projected,

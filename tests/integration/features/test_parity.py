@@ -19,9 +19,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def own(flights, database, tmp_path_factory):
     """A feature store of this module's own, with nothing materialised."""
-    repo = make_repo(
-        tmp_path_factory.mktemp("parity") / "repo", "parity_test", flights.store.root
-    )
+    repo = make_repo(tmp_path_factory.mktemp("parity") / "repo", "parity_test", flights.store.root)
     feast = open_feature_store(repo, database.url("feast"))
     apply_repository(feast, repo)
     return feast

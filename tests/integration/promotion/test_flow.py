@@ -2,7 +2,11 @@
 
 import itertools
 import json
+import os
 import pkgutil
+import signal
+import subprocess
+import sys
 import threading
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -28,6 +32,7 @@ from aios_platform.errors import (
     ScoringError,
 )
 from aios_platform.resources.stores import Artifacts, Ledger, Registry
+from aios_platform.settings import PROJECT_ROOT, settings
 from tests.integration.promotion.conftest import AS_OF, small
 
 pytestmark = [
@@ -512,6 +517,36 @@ def test_killed_at_any_step_the_same_command_makes_one_champion(home, monkeypatc
     assert home.promotions_of(version) == 1
 
 
+DYING = """
+import os, signal
+from datetime import datetime
+from aios_platform.components.model_lifecycle.promoting import promote_version
+from aios_platform.registry.store import ModelRegistry
+from aios_platform.resources.stores import Stores
+from tests.integration.promotion.conftest import AS_OF, small
+ModelRegistry.set_champion_alias = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+promote_version(small(), "VERSION", Stores(), AS_OF)
+"""
+
+
+def test_killed_for_real_between_the_swap_and_the_alias(home):
+    version = home.train(seed=16)
+    died = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DYING.replace("VERSION", version)],
+        cwd=PROJECT_ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "AIOS_HOME": str(settings().home_path),
+             "AIOS_API_KEY": home.keys["ci"], "PYTHONPATH": str(PROJECT_ROOT)},
+    )  # fmt: skip
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert home.champion().version == version != home.alias()
+    verdicts = len(home.rows("verdict"))
+    assert home.promote(version).carried.status is Status.PROMOTED
+    assert home.alias() == version
+    assert home.promotions_of(version) == 1
+    assert len(home.rows("verdict")) == verdicts, "what is live already is not judged again"
+    assert home.rows("promotion")[0].principal == "ci"
+
+
 @contextmanager
 def mlflow_down(home):
     """Every statement on MLflow's own connections fails, as without a server."""
@@ -613,7 +648,8 @@ def test_every_row_of_the_ledger_is_explained(home, aios):
         assert row.subject in words
         assert "{" not in words, words
     seen = {row.kind for row in rows}
-    assert seen >= set(_KINDS) - {"waiver"}
+    elsewhere = {"waiver", "waiver_revoked", "role_granted", "role_revoked", "key_revoked"}
+    assert seen >= set(_KINDS) - elsewhere
     done = aios("explain", str(home.rows("rollback")[0].seq))
     assert "because: " in done.output
 
