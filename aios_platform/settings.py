@@ -78,8 +78,12 @@ def settings() -> Settings:
 
 
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a child process: ours, with `extra` on top."""
-    return {**os.environ, **extra}
+    """The environment for a child process: ours, with `extra` on top, and without the API key.
+
+    A person's key is not for servers: what is started from a page or a schedule is not their doing.
+    """
+    ours = {name: value for name, value in os.environ.items() if name != "AIOS_API_KEY"}
+    return {**ours, **extra}
 
 
 def export(variables: Mapping[str, str]) -> None:

@@ -12,17 +12,7 @@ from aios_platform.database import Database
 from aios_platform.errors import LedgerBroken, LedgerError
 from aios_platform.ledger.anchors import Anchor
 from aios_platform.ledger.chain import GENESIS, Link, links, links_of, snapshot
-
-# Triggers without which the database would not refuse; all must fire in every session.
-GUARDS = {
-    "ledger": {"ledger_append", "ledger_append_only"},
-    "ledger_head": {"ledger_head_guard"},
-    "principal": {"recorded", "no_truncate"},
-    "role_grant": {"recorded", "no_truncate"},
-    "api_key": {"recorded", "no_truncate"},
-    "approval_code": {"guarded", "no_truncate"},
-    "champion": {"recorded", "no_truncate"},
-}
+from aios_platform.ledger.guards import findings
 
 
 class Fault(StrEnum):
@@ -65,7 +55,8 @@ class Verification(Record):
     )
     broken: Break | None = None
     findings: tuple[str, ...] = Field(
-        default=(), description="What else is not as it must be: guards off, champions unexplained."
+        default=(),
+        description="What else is wrong: guards off, or what no row of the ledger explains.",
     )
 
     @property
@@ -111,7 +102,7 @@ def verify(
         walk.over(links(connection, walk.last))
         head = connection.execute(text("SELECT seq, hash FROM ledger_head")).one_or_none()
         walk.end(None if head is None else (int(head.seq), str(head.hash)))
-        return walk.result(() if walk.broken else tuple(_findings(connection)))
+        return walk.result(() if walk.broken else tuple(findings(connection)))
 
 
 def verify_file(path: Path, anchors: Sequence[Anchor] = ()) -> Verification:
@@ -268,27 +259,3 @@ def _successor(connection: Connection, digest: str) -> int | None:
         text("SELECT min(seq) FROM ledger WHERE previous = :digest"), {"digest": digest}
     ).scalar()
     return None if found is None else int(found)
-
-
-def _findings(connection: Connection) -> Iterator[str]:
-    on: dict[str, set[str]] = {}
-    for table, trigger in connection.execute(
-        text(
-            "SELECT relname, tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
-            "WHERE tgenabled = 'A' AND NOT tgisinternal "
-            "AND relnamespace = CAST(current_schema() AS regnamespace)"
-        )
-    ):
-        on.setdefault(table, set()).add(trigger)
-    for table, wanted in GUARDS.items():
-        if off := wanted - on.get(table, set()):
-            yield f"The table {table} is not guarded: {', '.join(sorted(off))} is off or gone."
-    for model, version in connection.execute(
-        text(
-            "SELECT model, version FROM champion WHERE record IS DISTINCT FROM ("
-            "SELECT payload -> 'champion' FROM ledger WHERE subject = model "
-            "AND kind IN ('promotion', 'rollback') ORDER BY seq DESC LIMIT 1) "
-            "OR version IS DISTINCT FROM record ->> 'version'"
-        )
-    ):
-        yield f"The champion of {model}, version {version}, is not the one the ledger says."

@@ -167,6 +167,11 @@ BEGIN
     RETURN NEW;
 END $$;
 
+CREATE OR REPLACE FUNCTION ledger_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            RAISE EXCEPTION 'the ledger is append-only: % refused', TG_OP;
+        END $$;
+
 CREATE TRIGGER ledger_append BEFORE INSERT ON ledger
     FOR EACH ROW EXECUTE FUNCTION ledger_append();
 CREATE TRIGGER ledger_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger

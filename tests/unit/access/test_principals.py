@@ -231,6 +231,13 @@ def test_a_row_of_the_ledger_that_grants_wants_an_admins_key(own_database, root)
             connection.exec_driver_sql(grants.format(who))
 
 
+def test_a_key_is_not_handed_to_servers(environment):
+    environment("aios_secret")
+    assert settings.settings().api_key.get_secret_value() == "aios_secret"
+    assert "AIOS_API_KEY" not in settings.child_environment({"PORT": "1"})
+    assert settings.child_environment({"PORT": "1"})["PORT"] == "1"
+
+
 def test_no_answer_is_not_everybody_may(own_database):
     from aios_platform.database import Database, parse_server_url
 

@@ -1,7 +1,7 @@
 import pytest
 from sqlalchemy import text
 
-from aios_platform.errors import AccessDenied, ApprovalError, LedgerError
+from aios_platform.errors import AccessDenied, ApprovalError, DatabaseUnavailable, LedgerError
 from aios_platform.ledger.entries import append, entries, entry, payload_of
 from aios_platform.ledger.identity import os_user
 
@@ -86,6 +86,21 @@ def test_who_waits_too_long_for_another_writer_is_told_so(own_database):
         with pytest.raises(LedgerError, match="held the end of the ledger for too long"):
             add(own_database, key="2")
     assert [row.key for row in entries(own_database)] == ["1"]
+
+
+def test_a_connection_that_breaks_before_the_commit_leaves_nothing(own_database):
+    def twice() -> None:
+        with own_database.begin() as connection:
+            append(connection, kind="note", subject="m", payload={}, key="1")
+            backend = connection.execute(text("SELECT pg_backend_pid()")).scalar()
+            with own_database.maintenance() as other:
+                other.execute(text(f"SELECT pg_terminate_backend({backend}, 5000)"))
+            append(connection, kind="note", subject="m", payload={}, key="2")
+
+    with pytest.raises(DatabaseUnavailable):
+        twice()
+    assert entries(own_database) == []
+    assert add(own_database) == 1
 
 
 def test_refusals_of_the_database_are_errors_of_ours(own_database):

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from aios_platform.access.principals import acting_with, add, revoke
 from aios_platform.errors import LedgerBroken, LedgerError
 from aios_platform.ledger.anchors import Anchor, anchor, anchors, name_of, parse
 from aios_platform.ledger.chain import lines, write_lines
@@ -163,6 +164,47 @@ def test_guards_that_are_off_and_champions_unexplained_are_found(own_database, j
     assert "champion is not guarded: recorded" in told
     with pytest.raises(LedgerBroken, match="not guarded"):
         found.require()
+
+
+def test_a_function_that_was_replaced_is_found(own_database):
+    with own_database.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE OR REPLACE FUNCTION ledger_admit(entry ledger) RETURNS void LANGUAGE sql AS ''"
+        )
+        connection.exec_driver_sql("DROP FUNCTION has_proof")
+    told = verify(own_database).findings
+    assert told == (
+        "The function has_proof is not the one that was installed.",
+        "The function ledger_admit is not the one that was installed.",
+    )
+
+
+def test_rights_that_no_row_explains_are_found(own_database):
+    key = add(own_database, "root", ["admin"])
+    with acting_with(key):
+        add(own_database, "ada", ["author"])
+        add(own_database, "bob", ["author"])
+        revoke(own_database, "bob")
+    assert verify(own_database).holds
+    with own_database.engine.begin() as connection:
+        # A superuser who switches the guards on again when done.
+        for table in ("role_grant", "api_key"):
+            connection.exec_driver_sql(f"ALTER TABLE {table} DISABLE TRIGGER recorded")
+        connection.exec_driver_sql("INSERT INTO role_grant VALUES ('ada', 'approver', 1)")
+        connection.exec_driver_sql("DELETE FROM role_grant WHERE principal = 'root'")
+        connection.exec_driver_sql(
+            "INSERT INTO api_key VALUES ('made', 'ada', 'h', now(), NULL, NULL, 1)"
+        )
+        connection.exec_driver_sql("UPDATE api_key SET revoked_at = NULL WHERE principal = 'bob'")
+        for table in ("role_grant", "api_key"):
+            connection.exec_driver_sql(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER recorded")
+    told = "\n".join(verify(own_database).findings)
+    for right in (
+        "ada and the role approver", "root and the role admin", "ada and the key made",
+        "bob and the key ",
+    ):  # fmt: skip
+        assert right in told
+    assert told.count("\n") == 3
 
 
 def test_an_export_is_verified_without_the_database(ledger, tmp_path):
