@@ -172,5 +172,5 @@ def _same(written: str | None, read: str | None) -> bool:
     numbers: dict[str, Any] = {"parse_float": Decimal, "parse_int": Decimal}
     try:
         return bool(json.loads(written or "", **numbers) == json.loads(read or "", **numbers))
-    except (ValueError, ArithmeticError):
+    except (ValueError, ArithmeticError, RecursionError):
         return False

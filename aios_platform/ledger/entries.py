@@ -209,7 +209,7 @@ def _payload_text(kind: str, payload: dict[str, Any]) -> str:
         written.encode()
         if _NUL.search(written):
             raise ValueError("it holds the character NUL")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise LedgerError(
             f"The payload of a row of kind '{kind}' is not JSON: {error}.",
             remedy="Give text, finite numbers, lists and mappings; model_dump(mode='json') does.",

@@ -6,7 +6,13 @@ ALTER TABLE ledger
     ADD COLUMN payload jsonb NOT NULL GENERATED ALWAYS AS (payload_text::jsonb) STORED,
     -- A fork of the chain would be two rows with one predecessor.
     ADD CONSTRAINT ledger_no_fork UNIQUE (previous),
-    ADD CONSTRAINT ledger_hash_unique UNIQUE (hash);
+    ADD CONSTRAINT ledger_hash_unique UNIQUE (hash),
+    -- One line of an export, which readers can take for a row.
+    ADD CONSTRAINT ledger_payload_is_an_object
+        CHECK (jsonb_typeof(payload_text::jsonb) = 'object' AND payload_text !~ '[\n\r]'),
+    ADD CONSTRAINT ledger_evidence_is_digests CHECK (
+        coalesce(array_ndims(evidence), 1) = 1
+        AND array_to_string(evidence, ',', 'null') ~ '^([0-9a-f]{64}(,[0-9a-f]{64})*)?$');
 
 -- The bytes that are hashed: JSON, keys in order, no spaces (docs/ledger.md).
 CREATE FUNCTION ledger_time(moment timestamptz) RETURNS text LANGUAGE sql STABLE AS $$

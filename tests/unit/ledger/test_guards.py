@@ -110,6 +110,29 @@ def test_what_somebody_says_about_number_time_and_chain_is_not_believed(filled):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("payload", "evidence"),
+    [
+        ("[]", "{}"),
+        ("null", "{}"),
+        ('{"a":\n1}', "{}"),
+        ("{}", "{NULL}"),
+        ("{}", "{abc}"),
+        ("{}", "{{" + "a" * 64 + "},{" + "a" * 64 + "}}"),
+    ],
+)
+def test_a_row_that_no_reader_could_read_is_refused(filled, payload, evidence):
+    with pytest.raises(DBAPIError, match="violates check"), filled.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO ledger (principal, kind, subject, payload_text, evidence, "
+                "idempotency_key) VALUES ('x', 'note', 'm', :payload, :evidence, 'unreadable')"
+            ),
+            {"payload": payload, "evidence": evidence},
+        )
+    assert verify(filled).holds
+
+
 def test_a_table_that_shadows_ours_changes_nothing(filled):
     with filled.begin() as connection:
         connection.exec_driver_sql("CREATE TEMP TABLE api_key (LIKE api_key)")
