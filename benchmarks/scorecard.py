@@ -66,9 +66,9 @@ def _month(month: str, one_in: int) -> pa.Table:
         .with_columns(
             hour=(pl.col("minute_of_day") // 60).cast(pl.Int64).cast(pl.String),
             weekday=pl.col("day_of_week").cast(pl.Int64).cast(pl.String),
-            band=pl.col("recent_delay")
-            .cut(BANDS, labels=[f"b{n}" for n in range(len(BANDS) + 1)])
-            .cast(pl.String),
+            band=pl.when(pl.col("recent_delay").is_not_null()).then(
+                pl.format("b{}", pl.sum_horizontal(pl.col("recent_delay") > edge for edge in BANDS))
+            ),
         )
         .with_columns(
             carrier_hour=pl.concat_str("carrier", "hour", separator=" "),

@@ -37,6 +37,8 @@ from aios_platform.resampling import (
     seed_of,
 )
 
+MIN_CLASS_ROWS = 20
+"""With fewer rows of a class the interval of an AUC is too short (docs/statistics.md)."""
 POWER = 0.8
 """A slice is judged when a candidate as good as the champion would pass all with this power."""
 
@@ -206,6 +208,8 @@ def _group(answers: Answers, group: Group, whole: Estimate) -> Cell | RuleResult
         why = f"{sized(count, 'row')}, fewer than {gate.min_slice_rows:,}"
     elif not judgeable(truth, answers.candidate, task=answers.task):
         why = f"{sized(count, 'row')}, and all of one class or value"
+    elif (fewest := _fewest(answers.task, truth)) < MIN_CLASS_ROWS:
+        why = f"{sized(fewest, 'row')} of one class, fewer than {MIN_CLASS_ROWS}"
     else:
         try:
             return Cell(
@@ -230,6 +234,10 @@ def _group(answers: Answers, group: Group, whole: Estimate) -> Cell | RuleResult
         reason=f"{_named(group.name, group.meaning)} is not judged: {why}. So many rows would show "
         f"a difference of about {scaled:.3f}.",
     )
+
+
+def _fewest(task: Task, truth: Any) -> int:
+    return MIN_CLASS_ROWS if task == "regression" else int(np.bincount(truth).min())
 
 
 def _whole_rule(gate: Gate, cell: Cell) -> RuleResult:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aios_platform.contracts.decisions import Decision, Outcome, RuleResult, Verdict
+from aios_platform.promotion.rules import decimals
 
 MOST_ROWS = 30
 COLOURS = {
@@ -153,8 +154,9 @@ def _row(axes: Any, place: int, rule: RuleResult, left: float) -> None:
     size = 6.5 if not rule.slice else 4.5
     shape = "D" if not rule.slice else "o"
     axes.plot(observed, place, shape, color=colour, ms=size, zorder=4)
+    places = min(decimals(low, high), 6)
     axes.annotate(
-        f"{observed:+.4f} [{low:+.4f}, {high:+.4f}] {rule.rows:>9,}",
+        f"{observed:+.{places}f} [{low:+.{places}f}, {high:+.{places}f}] {rule.rows:>9,}",
         (1, place),
         xycoords=("axes fraction", "data"),
         xytext=(8, 0),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from aios_platform.contracts.decisions import Outcome, RuleResult, Verdict
 from aios_platform.promotion.forest import comparisons, verdict_plot
+from aios_platform.promotion.rules import decimals
 
 __all__ = [
     "comparison",
@@ -118,8 +119,10 @@ def _rules(verdict: Verdict) -> Iterator[str]:
 
 
 def _interval(rule: RuleResult) -> str:
-    known = rule.low is not None and rule.high is not None
-    return f"{rule.low:+.4f} to {rule.high:+.4f}" if known else "-"
+    if rule.low is None or rule.high is None:
+        return "-"
+    places = decimals(rule.low, rule.high)
+    return f"{rule.low:+.{places}f} to {rule.high:+.{places}f}"
 
 
 def _count(rows: int) -> str:

@@ -122,11 +122,18 @@ def sized(count: int, noun: str) -> str:
 def described(metric: str, gain: Estimate) -> str:
     """A paired difference in words."""
     direction = "better" if gain.estimate >= 0 else "worse"
+    places = decimals(gain.low, gain.high)
     return (
-        f"{metric} is {abs(gain.estimate):.4f} {direction} "
-        f"({gain.confidence:.0%} interval {gain.low:+.4f} to {gain.high:+.4f}, "
+        f"{metric} is {abs(gain.estimate):.{places}f} {direction} "
+        f"({gain.confidence:.0%} interval {gain.low:+.{places}f} to {gain.high:+.{places}f}, "
         f"{sized(gain.rows, 'row')})"
     )
+
+
+def decimals(low: float, high: float) -> int:
+    """Decimal places that tell the ends of an interval apart: 4, more where it is narrow."""
+    width = high - low
+    return min(max(4, 1 - math.floor(math.log10(width))), 8) if width > 0 else 4
 
 
 def finite(value: float) -> float | None:

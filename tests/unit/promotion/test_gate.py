@@ -246,6 +246,14 @@ EXAM_FAULTS = st.one_of(
 )
 
 
+PLAIN = GATE.model_copy(update={"guards": {}})
+
+
+def test_what_is_broken_below_is_promoted_whole():
+    sound = judge(contender("2", GOOD), contender("1", POOR), gate=PLAIN)
+    assert sound.decision is Decision.PROMOTE
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     st.one_of(
@@ -258,11 +266,9 @@ EXAM_FAULTS = st.one_of(
 def test_nothing_broken_is_ever_promoted(fault, has_champion):
     where, damage = fault
     parts = {"candidate": contender("2", GOOD), "champion": contender("1", POOR), "exam": EXAM}
-    sound = judge(parts["candidate"], parts["champion"])
-    assert sound.decision is Decision.PROMOTE
     parts[where] = damage(parts[where])
     champion = parts["champion"] if has_champion or where == "champion" else None
-    verdict = judge(parts["candidate"], champion, exam=parts["exam"])
+    verdict = judge(parts["candidate"], champion, exam=parts["exam"], gate=PLAIN)
     assert verdict.decision is not Decision.PROMOTE
     assert all(reason.strip() for reason in verdict.reasons)
 

@@ -265,6 +265,10 @@ def test_small_slices_are_noted_with_what_they_could_show():
 def test_slice_of_one_class_is_noted():
     judged = sliced(Slice(column="outcome"), np.where(LABELS, "late", "not"), min_slice_rows=50)
     assert outcome(judged, "slice_outcome=late") is Outcome.NOTED
+    nearly = np.where(~LABELS | (np.cumsum(LABELS) <= 19), "mostly not", "late")
+    rule = found(sliced(Slice(column="outcome"), nearly), "slice_outcome=mostly not")
+    assert rule.outcome is Outcome.NOTED
+    assert "19 rows of one class, fewer than 20" in rule.reason
 
 
 def test_rows_without_a_value_are_a_slice_of_their_own():
