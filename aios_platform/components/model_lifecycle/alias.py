@@ -6,6 +6,7 @@ be told from a hand that moved it afterwards.
 """
 
 import logging
+from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,32 @@ def reconcile(model: str, database: Database, registry: "ModelRegistry") -> Alia
         found,
         f"The alias was behind ({found or 'not set'}) and now points at version {wanted}.",
     )
+
+
+def look(
+    model: str, database: Database, open_registry: Callable[[], "ModelRegistry"]
+) -> AliasReport:
+    """What `reconcile` does, without MLflow as long as everything is as it should be.
+
+    Args:
+        model: Name of the model.
+        database: Where the ledger lives, and MLflow's tables beside it.
+        open_registry: Opens the MLflow registry, which takes seconds the first time.
+
+    Raises:
+        DatabaseUnavailable: The ledger or MLflow does not answer.
+    """
+    from aios_platform.ledger.champions import champion_of
+    from aios_platform.registry.backend import glance
+
+    champion, last = champion_of(database, model), _last(database, model)
+    if champion is None and last is None:
+        return _report(AliasState.IN_STEP, None, None, "There is no champion yet.")
+    if champion is not None and last is not None and last.kind == PROJECTED:
+        found = glance(database.url("mlflow"), model, "champion")
+        if found == champion.version and last.payload["revision"] == champion.revision:
+            return _report(AliasState.IN_STEP, found, found, "The alias is in step.")
+    return reconcile(model, database, open_registry())
 
 
 def _by_hand(last: "LedgerEntry | None", champion: Champion | None, found: str | None) -> bool:

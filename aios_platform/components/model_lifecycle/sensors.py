@@ -9,7 +9,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import (
 )
 
 from aios_platform.access.principals import acting_as
-from aios_platform.components.model_lifecycle.alias import reconcile
+from aios_platform.components.model_lifecycle.alias import look
 from aios_platform.components.model_lifecycle.approvals import note_expired
 from aios_platform.components.model_lifecycle.jobs import CRON, run_tags
 from aios_platform.components.model_lifecycle.names import CAUSE_KEY_TAG, MODEL_TAG, Names
@@ -143,7 +143,7 @@ def alias_sensor(names: Names) -> dg.SensorDefinition:
     ) -> dg.SensorResult | dg.SkipReason:
         with acting_as(SCHEDULER):
             try:
-                report = reconcile(names.model, ledger.open(), registry.open())
+                report = look(names.model, ledger.open(), registry.open)
             except DatabaseUnavailable as error:
                 return dg.SkipReason(f"Not looked at: {error}")
         if report.champion is None or str(report.state) == context.cursor:

@@ -419,7 +419,10 @@ def tick(home, name, cursor=None):
 def test_an_alias_moved_by_hand_is_put_back_and_the_check_fails_once(home):
     live = home.champion()
     other = next(version for version in home.versions.values() if version != live.version)
-    quiet = tick(home, "reconcile", cursor="in_step")
+    with pytest.MonkeyPatch.context() as patch:
+        # As long as all is well, the minute's look does without MLflow.
+        patch.setattr(Registry, "open", die)
+        quiet = tick(home, "reconcile", cursor="in_step")
     assert not quiet.asset_events
 
     home.stores.registry.set_champion_alias(home.names.model, other)
@@ -496,7 +499,8 @@ STEPS = {
 @pytest.mark.parametrize("what", STEPS)
 def test_killed_at_any_step_the_same_command_makes_one_champion(home, monkeypatch, what):
     when, step = STEPS[what]
-    version = home.train(seed=20 + list(STEPS).index(what))
+    version = next(v for v in (home.train(20), home.train(21)) if v != home.champion().version)
+    before = home.promotions_of(version)
     owner, name = step.rsplit(".", 1)
     target = pkgutil.resolve_name(owner)
     real = getattr(target, name)
@@ -512,9 +516,9 @@ def test_killed_at_any_step_the_same_command_makes_one_champion(home, monkeypatc
             home.promote(version)
     assert home.promote(version).carried.status is Status.PROMOTED
     assert home.champion().version == home.alias() == version
-    assert home.promotions_of(version) == 1
+    assert home.promotions_of(version) == before + 1
     assert home.promote(version).carried.status is Status.PROMOTED
-    assert home.promotions_of(version) == 1
+    assert home.promotions_of(version) == before + 1
 
 
 DYING = """
@@ -623,7 +627,8 @@ def test_a_version_is_reproduced_and_what_differs_is_named(home, aios):
     assert found["same_training_set"]
     assert found["largest_difference"] <= 1e-6
     # Of the sources, somebody may be editing a file while this runs.
-    assert {d["what"] for d in found["differences"]} <= {"source files: platform", "git commit"}
+    differs = [each["what"] for each in found["differences"]]
+    assert [what for what in differs if not what.startswith(("source files", "git commit"))] == []
 
     raw = home.stores.artifacts.require(home.names.raw_rows, "2013-02")
     rows = home.stores.artifacts.read(raw)
