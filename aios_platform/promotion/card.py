@@ -75,12 +75,12 @@ def _what(declaration: ModelDeclaration, features: FeatureSchema) -> Iterator[st
     yield ""
     yield inert(declaration.description) or "The declaration does not say what it is for."
     yield ""
-    yield f"- Task: {declaration.task.replace('_', ' ')} of `{label.column}`, asked at "
+    yield f"- Task: {declaration.task.replace('_', ' ')} of `{label.column}`, asked at"
     yield f"  `{declaration.source.prediction_time}`; the truth is known at `{label.known_at}`."
-    yield f"- Feature service `{inert(declaration.features.service)}`, with "
+    yield f"- Feature service `{inert(declaration.features.service)}`, with"
     yield f"  {len(features.names)} inputs: {inert(', '.join(features.names))}."
     training = declaration.training
-    yield f"- Network `{training.network}`, widths {list(training.hidden)}, "
+    yield f"- Network `{training.network}`, widths {list(training.hidden)},"
     yield f"  {training.members} of them averaged, seed {training.seed}; probabilities calibrated."
     yield ""
 
@@ -172,16 +172,21 @@ def _calibration(verdict: Verdict) -> Iterator[str]:
 def _weak(declaration: ModelDeclaration, verdict: Verdict) -> Iterator[str]:
     metric = declaration.gate.metric
     less = metric in LESS_IS_BETTER
-    known = {name: entry for name, entry in verdict.by_slice.items() if "candidate" in entry}
+    smallest = declaration.gate.min_slice_rows
+    known = {
+        name: entry
+        for name, entry in verdict.by_slice.items()
+        if "candidate" in entry and entry["rows"] >= smallest
+    }
     yield "## Where it is weak"
     yield ""
     if not known:
-        yield "No slice was looked at."
+        yield f"No slice of at least {smallest:,} rows was looked at."
         yield ""
         return
     worst = sorted(known, key=lambda name: known[name]["candidate"], reverse=less)[:WORST_SLICES]
     judged = {rule.slice: rule for rule in verdict.rules if rule.slice}
-    yield f"The worst of {len(known)} slices by {metric}:"
+    yield f"The worst of {len(known)} slices of at least {smallest:,} rows by {metric}:"
     yield ""
     yield "| slice | rows | this version | champion | outcome |"
     yield "|---|---:|---:|---:|---|"

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from aios_platform.contracts.decisions import Outcome, RuleResult, Waiver
 from aios_platform.contracts.policy import Gate
-from aios_platform.contracts.record import nearest
+from aios_platform.contracts.record import digest_of, nearest
 from aios_platform.errors import PromotionError
 from aios_platform.resampling import Estimate
 
@@ -45,6 +45,8 @@ WAIVABLE: tuple[str, ...] = (
     "online_parity",
 )
 """Rules that a waiver may lift, as patterns."""
+
+LONGEST_NAME = 60
 
 
 def check_waivable(rule: str, gate: Gate) -> None:
@@ -142,5 +144,11 @@ def finite(value: float) -> float | None:
 
 
 def plain_name(value: str) -> str:
-    """A value from the data as part of a rule's name: one line, 60 characters at most."""
-    return re.sub(r"\s+", " ", value).strip()[:60]
+    """A value from the data as part of a rule's name: one line, at most 60 characters.
+
+    A value that had to be changed carries part of its digest, so that no two share a name.
+    """
+    line = re.sub(r"\s+", " ", value).strip()
+    if line == value and len(value) <= LONGEST_NAME:
+        return value
+    return f"{line[: LONGEST_NAME - 9]}#{digest_of(value)[:8]}"

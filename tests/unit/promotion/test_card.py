@@ -60,6 +60,7 @@ def rich():
         by_slice={
             "carrier=EV": {"rows": 2600, "candidate": 0.61, "champion": 0.68},
             "carrier=UA": {"rows": 5600, "candidate": 0.81, "champion": 0.8},
+            "carrier=OO": {"rows": 29, "candidate": 0.2, "champion": 0.3},
         },
         calibration=(
             CalibrationBin(score=0.1, share=0.11, low=0.09, high=0.13, rows=2800),
@@ -108,13 +109,14 @@ def test_card_answers_what_who_when_how_good_where_weak(declaration):
         rich().evidence_digest,
     ):
         assert expected in text, expected
+    assert "| carrier=OO | 29" not in text
     assert text.index("carrier=EV | 2,600") < text.index("carrier=UA | 5,600")
 
 
 def test_card_of_a_version_that_could_not_be_scored(declaration):
     text = card(declaration, verdict(rules=(), candidate_metrics={}, exam_windows=()))
     assert "It could not be scored on the exam." in text
-    assert "No slice was looked at." in text
+    assert "No slice of at least 500 rows was looked at." in text
 
 
 def test_card_makes_text_from_outside_inert(declaration):

@@ -279,6 +279,15 @@ def test_rows_without_a_value_are_a_slice_of_their_own():
     assert "carrier='missing'" in {r.slice for r in sliced(Slice(column="carrier"), spelt).rules}
 
 
+def test_no_two_values_share_a_rule():
+    values = np.resize(["a b", "a  b", "a\nb", "x" * 80, "x" * 90, True, 1.0, 1.5], ROWS)
+    judged = sliced(Slice(column="carrier"), values.astype(object), min_slice_rows=10)
+    names = [rule.rule for rule in judged.rules]
+    assert len(set(names)) == len(names)
+    assert sum(rule.slice.startswith("carrier=") for rule in judged.rules) == 8
+    assert all(len(name) < 80 and "\n" not in name for name in names)
+
+
 def test_quantile_bins_hold_every_row_once():
     values = np.arange(ROWS, dtype=float)
     values[:300] = np.nan
