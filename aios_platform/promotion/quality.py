@@ -12,7 +12,7 @@ from aios_platform.promotion.rules import finite
 from aios_platform.promotion.slices import slices_of
 from aios_platform.resampling import metric_interval, seed_of
 
-RESAMPLES = 500
+RESAMPLES = 300
 """Enough for an interval that is shown and decides nothing."""
 BINS = 10
 
