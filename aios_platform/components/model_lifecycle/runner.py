@@ -103,7 +103,7 @@ def _plan(
         yield _execute(names, run, definitions, instance, as_of)
     raise LifecycleError(
         f"{names.model} still wants runs after {MOST_RUNS} of them.",
-        remedy="Run the command again to go on, or look at `aios ledger`.",
+        remedy="Run the command again to go on, or look at `aios ledger show`.",
     )
 
 
