@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 from aios_platform.components.model_lifecycle.handoff import Candidate
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.references import training_bins
+from aios_platform.components.model_lifecycle.state import featured_keys
 from aios_platform.contracts.datasets import DatasetVersion
-from aios_platform.contracts.evidence import Evidence, Operation
+from aios_platform.contracts.evidence import Evidence, OnlineParity, Operation
 from aios_platform.errors import AiosError, DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -53,9 +54,7 @@ def collect(
     Raises:
         DatabaseUnavailable: Postgres does not answer.
     """
-    from aios_platform.features.parity import online_parity
-
-    declaration, store = names.declaration, stores.artifacts
+    store = stores.artifacts
     sessions = [s for s in (session, champion_session) if s is not None]
     latencies = _tried("latency", lambda: _latencies(sessions, frame)) or []
     measured = {
@@ -66,9 +65,7 @@ def collect(
         candidate=measured.get(id(session)),
         champion=measured.get(id(champion_session)),
         onnx_parity=candidate.onnx_parity,
-        online_parity=_tried(
-            "online parity", lambda: online_parity(declaration, store, stores.features)
-        ),
+        online_parity=_tried("online parity", lambda: _parity(names, stores)),
         provenance_missing=_tried(
             "provenance",
             lambda: stores.registry.missing_provenance(names.model, candidate.version),
@@ -88,6 +85,18 @@ def _tried(what: str, measure: Callable[[], T]) -> T | None:
     except AiosError as error:
         logger.warning("The gate's evidence lacks the %s: %s", what, error)
         return None
+
+
+def _parity(names: Names, stores: "Stores") -> OnlineParity:
+    from aios_platform.features.materialize import materialize
+    from aios_platform.features.parity import online_parity
+
+    declaration, store = names.declaration, stores.artifacts
+    # What a killed run left out of the online store is made up for: a store that is behind would
+    # say nothing about the features. What is there is passed over.
+    windows = [declaration.windows.window(key) for key in sorted(featured_keys(names, store))]
+    materialize(declaration, windows, store, stores.features)
+    return online_parity(declaration, store, stores.features)
 
 
 def _latencies(sessions: "Sequence[Session]", frame: "pa.Table | None") -> list[float]:
