@@ -6,6 +6,7 @@ import typer
 
 from aios_platform.cli import (
     approvals,
+    decisions,
     ledger,
     lifecycle,
     principals,
@@ -36,6 +37,7 @@ def _configure() -> None:
 app.command()(lifecycle.run)
 app.command()(lifecycle.status)
 app.command()(lifecycle.models)
+app.command()(decisions.decisions)
 app.command()(promotion.train)
 app.command()(promotion.promote)
 app.command()(promotion.rollback)

@@ -182,7 +182,13 @@ class RetrainDecision(Record):
     model: str
     window: str
     action: RetrainAction
-    cause: str = Field(description="degradation, age, drift_only, cool_down, healthy, no_evidence.")
+    cause: str = Field(
+        description="degradation, age or new_data retrain; data_fault, unconfirmed, cool_down, "
+        "back_off, budget, season, harmless_shift, healthy and no_evidence hold."
+    )
     reason: str
     evidence: dict[str, float]
+    degraded: bool = Field(default=False, description="The window shows a degraded model.")
+    alarm: bool = Field(default=False, description="A person should look at it.")
+    faults: tuple[str, ...] = Field(default=(), description="Data faults of the window.")
     decided_at: datetime

@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from aios_platform.contracts.policy import Gate, Share
 from aios_platform.contracts.record import Record, nearest
+from aios_platform.contracts.surveillance import Monitoring, Retrain
 from aios_platform.contracts.windows import WindowSchedule
 
 Identifier = Annotated[
@@ -247,35 +248,6 @@ class Exam(Record):
     """The windows on which candidate and champion are compared; never trained on."""
 
     windows: int = Field(default=1, ge=1, description="The last n matured windows.")
-
-
-class Monitoring(Record):
-    """What is watched once the model is live."""
-
-    drift_psi: float = Field(default=0.2, gt=0, description="PSI above which a feature drifted.")
-    drift_share: Share = Field(
-        default=0.5, description="Share of drifted features above which the window is flagged."
-    )
-    report_rows: int = Field(
-        default=10_000, ge=100, description="Rows sampled from each side for the drift report."
-    )
-
-
-class Retrain(Record):
-    """When the platform trains again by itself."""
-
-    degradation: float = Field(
-        default=0.02,
-        gt=0,
-        description="Drop of the primary metric on a matured window against the exam's value, "
-        "beyond which (with confidence) the model counts as degraded.",
-    )
-    max_age_windows: int | None = Field(
-        default=None, ge=1, description="Retrain when the champion is this many windows old."
-    )
-    cool_down_windows: int = Field(
-        default=1, ge=0, description="Windows that must pass between two retrainings."
-    )
 
 
 class ModelDeclaration(Record):

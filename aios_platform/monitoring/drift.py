@@ -12,8 +12,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from aios_platform.contracts.datasets import FeatureField, FieldKind
-from aios_platform.contracts.declaration import Monitoring
 from aios_platform.contracts.record import Record
+from aios_platform.contracts.surveillance import Monitoring
 from aios_platform.errors import DataError
 from aios_platform.monitoring.psi import (
     ColumnBins,

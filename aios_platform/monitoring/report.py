@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aios_platform.contracts.datasets import FeatureField, FieldKind
-from aios_platform.contracts.declaration import Monitoring
+from aios_platform.contracts.surveillance import Monitoring
 from aios_platform.monitoring.drift import DriftReport
 
 MAX_COLUMNS = 24

@@ -1,7 +1,10 @@
 """Whether to train again: a pure function of evidence.
 
-Drift says that the world has changed, not that the model got worse; alone it never retrains.
-Evidence that is missing or not a number holds, and says so.
+Four things look alike from afar. A *data fault* is a broken feed: training on it would teach the
+model the fault. A *season or harmless shift* is a changed world in which the model still holds. A
+*confirmed degradation* is a model that got worse, with confidence. A *stale* model is one that the
+policy calls too old. Only the last two retrain; evidence that is missing or not a number holds,
+and says so.
 """
 
 import math
@@ -10,12 +13,22 @@ from datetime import UTC, datetime
 from pydantic import ConfigDict, Field
 
 from aios_platform.contracts.decisions import RetrainAction, RetrainDecision
-from aios_platform.contracts.declaration import Retrain
 from aios_platform.contracts.policy import Metric
 from aios_platform.contracts.record import Record
+from aios_platform.contracts.surveillance import Retrain
 from aios_platform.metrics import gain
 
 _MEASURES = ("baseline", "observed", "low", "high")
+WANTS_TRAINING = ("degradation", "age", "new_data")
+
+
+class Attempt(Record):
+    """One earlier training that was judged against a champion."""
+
+    windows_since: int = Field(ge=0, description="Windows since the newest one it could look at.")
+    helped: bool | None = Field(
+        description="It was promoted and better on the exam; None: the first, with none to beat."
+    )
 
 
 class RetrainEvidence(Record):
@@ -34,16 +47,29 @@ class RetrainEvidence(Record):
     )
     low: float | None = Field(default=None, description="Lower end of its interval.")
     high: float | None = Field(default=None, description="Upper end of its interval.")
+    degraded_before: int = Field(
+        default=0, ge=0, description="Windows in a row, up to this one, that showed degradation."
+    )
     age_windows: int | None = Field(
         default=None, ge=0, description="Windows since the last one the champion was trained on."
     )
-    windows_since_training: int | None = Field(
-        default=None, ge=0, description="Windows since the last training, whatever came of it."
+    training_rows: int | None = Field(
+        default=None, ge=0, description="Rows the champion was trained on."
+    )
+    new_rows: int | None = Field(default=None, ge=0, description="Rows that have matured since.")
+    attempts: tuple[Attempt, ...] | None = Field(
+        default=None, description="Earlier trainings, newest first."
     )
     drift_share: float | None = Field(
         default=None, description="Share of drifted features in the newest window."
     )
     drifted: bool | None = Field(default=None, description="Whether the window counts as drifted.")
+    seasonal: bool | None = Field(
+        default=None, description="Whether it is like the same season of earlier data."
+    )
+    faults: tuple[str, ...] = Field(
+        default=(), description="Data faults of the window, in sentences."
+    )
 
 
 def decide(
@@ -66,54 +92,135 @@ def decide(
         decided_at: Time of the decision; unset, now.
 
     Returns:
-        RETRAIN for cause `degradation` or `age`; HOLD for `cool_down` (there was a cause, but the
-        last training is too recent), `no_evidence`, `drift_only` or `healthy`.
+        RETRAIN for the causes `degradation`, `age` or `new_data`. HOLD for `data_fault` (with an
+        alarm), for `unconfirmed`, `cool_down`, `back_off` or `budget` (there was a cause, but),
+        and for `no_evidence`, `season`, `harmless_shift` or `healthy`.
     """
-    cause, reason = _cause(metric, policy, evidence)
-    action = RetrainAction.HOLD
-    if cause in ("degradation", "age"):
-        since = evidence.windows_since_training
-        if since is None:
-            cause, reason = (
-                "no_evidence",
-                f"{reason} But when the model was last trained is unknown.",
-            )
-        elif since < policy.cool_down_windows:
-            cause, reason = (
-                "cool_down",
-                f"{reason} But the last training is {since} windows ago; "
-                f"{policy.cool_down_windows} must pass.",
-            )
-        else:
-            action = RetrainAction.RETRAIN
-    known = evidence.model_dump(exclude_none=True)
+    degraded, losses = _degraded(metric, policy, evidence)
+    if evidence.faults:
+        # The figures of such a window are those of the fault.
+        degraded = False
+        cause, reason = "data_fault", "The data are at fault: " + " ".join(evidence.faults)
+    else:
+        cause, reason = _cause(metric, policy, evidence, losses, degraded=degraded)
+    if cause in WANTS_TRAINING:
+        stop = _restraint(policy, evidence)
+        if stop is not None:
+            cause, reason = stop[0], f"{reason} But {stop[1]}"
+    known = evidence.model_dump(exclude_none=True, exclude={"attempts", "faults"})
+    known |= _of_attempts(evidence)
     return RetrainDecision(
         model=model,
         window=window,
-        action=action,
+        action=RetrainAction.RETRAIN if cause in WANTS_TRAINING else RetrainAction.HOLD,
         cause=cause,
         reason=reason,
         # What is not a number has no place in the ledger's JSON; the reason names it.
         evidence={name: float(value) for name, value in known.items() if math.isfinite(value)},
+        degraded=degraded,
+        alarm=cause in ("data_fault", "budget"),
+        faults=evidence.faults,
         decided_at=decided_at or datetime.now(UTC),
     )
 
 
-def _cause(metric: Metric, policy: Retrain, evidence: RetrainEvidence) -> tuple[str, str]:
+def cool_down(policy: Retrain, attempts: tuple[Attempt, ...]) -> int:
+    """Windows that must pass after the last training: longer after each that did not help.
+
+    Args:
+        policy: The declared policy.
+        attempts: Earlier trainings, newest first.
+    """
+    in_vain = _in_vain(attempts)
+    # An exponent without bound would overflow long before it mattered.
+    factor = policy.back_off ** min(in_vain, 64)
+    longest = max(policy.max_cool_down_windows, policy.cool_down_windows)
+    return int(min(math.ceil(max(policy.cool_down_windows, in_vain > 0) * factor), longest))
+
+
+def _in_vain(attempts: tuple[Attempt, ...]) -> int:
+    """Trainings in a row that did not help, the newest first."""
+    count = 0
+    for attempt in attempts:
+        if attempt.helped is not False:
+            break
+        count += 1
+    return count
+
+
+def _of_attempts(evidence: RetrainEvidence) -> dict[str, float]:
+    attempts = evidence.attempts
+    if not attempts:
+        return {}
+    found: dict[str, float] = {"windows_since_training": attempts[0].windows_since}
+    if attempts[0].helped is not None:
+        found["last_training_helped"] = float(attempts[0].helped)
+    return {**found, "trainings_in_vain": _in_vain(attempts), "trainings": len(attempts)}
+
+
+def _degraded(
+    metric: Metric, policy: Retrain, evidence: RetrainEvidence
+) -> tuple[bool, tuple[float, float] | None]:
+    """Whether the window shows degradation, and by how much the metric got worse.
+
+    Hysteresis: it takes confidence to count as degraded, and a real recovery to stop doing so.
+    """
     losses = _losses(metric, evidence)
-    if losses is not None and losses[0] > policy.degradation:
+    if losses is None:
+        return False, None
+    least, likely = losses
+    if evidence.degraded_before and likely > policy.recovery * policy.degradation:
+        return True, losses
+    return least > policy.degradation, losses
+
+
+def _cause(
+    metric: Metric,
+    policy: Retrain,
+    evidence: RetrainEvidence,
+    losses: tuple[float, float] | None,
+    *,
+    degraded: bool,
+) -> tuple[str, str]:
+    if losses is not None and degraded:
         least, likely = losses
-        return (
-            "degradation",
+        text = (
             f"{metric} is {likely:.4f} worse than on the exam ({evidence.observed:.4f} after "
             f"{evidence.baseline:.4f}), with confidence at least {least:.4f}; "
-            f"{policy.degradation:g} is tolerated.",
+            f"{policy.degradation:g} is tolerated."
+        )
+        windows = evidence.degraded_before + 1
+        if windows >= policy.confirm_windows:
+            return "degradation", text
+        return (
+            "unconfirmed",
+            f"{text} But so far {windows} of {policy.confirm_windows} windows in a row say so.",
         )
     limit, age = policy.max_age_windows, evidence.age_windows
     if limit is not None and age is not None and age >= limit:
         return "age", f"The champion is {age} windows old; {limit} is the limit."
     if limit is not None and age is None:
         return "no_evidence", "The champion's age is unknown."
+    if policy.new_data is not None:
+        new, old = evidence.new_rows, evidence.training_rows
+        if new is None or old is None:
+            return "no_evidence", "How many rows have matured since the training is unknown."
+        if new >= policy.new_data * old:
+            return (
+                "new_data",
+                f"{new:,} rows have matured since the training on {old:,}; from "
+                f"{policy.new_data * old:,.0f} on it is repeated.",
+            )
+    return _quiet(metric, policy, evidence, losses)
+
+
+def _quiet(
+    metric: Metric,
+    policy: Retrain,
+    evidence: RetrainEvidence,
+    losses: tuple[float, float] | None,
+) -> tuple[str, str]:
+    """The cause where nothing asks for a training."""
     if losses is None:
         broken = [name for name in _MEASURES if not _finite(getattr(evidence, name), absent=True)]
         why = f" ({', '.join(broken)}: not a number)" if broken else ""
@@ -122,9 +229,38 @@ def _cause(metric: Metric, policy: Retrain, evidence: RetrainEvidence) -> tuple[
         f"{metric} is not shown to be more than {policy.degradation:g} worse than on the exam "
         f"({evidence.observed:.4f} after {evidence.baseline:.4f})."
     )
+    if evidence.drifted and evidence.seasonal:
+        return "season", f"The features drifted as they do in this season, and {text}"
     if evidence.drifted:
-        return "drift_only", f"The features drifted, but {text}"
+        return "harmless_shift", f"The features drifted, but {text}"
     return "healthy", text
+
+
+def _restraint(policy: Retrain, evidence: RetrainEvidence) -> tuple[str, str] | None:
+    """Why a wanted training must not be, if it must not."""
+    attempts = evidence.attempts
+    if not attempts:
+        return "no_evidence", "when the model was last trained is unknown."
+    since, wait = attempts[0].windows_since, cool_down(policy, attempts)
+    if since < policy.cool_down_windows:
+        return (
+            "cool_down",
+            f"the last training is {since} windows ago; {policy.cool_down_windows} must pass.",
+        )
+    if since < wait:
+        return (
+            "back_off",
+            f"the last {_in_vain(attempts)} trainings did not help, the newest {since} windows "
+            f"ago; {wait} must pass.",
+        )
+    spent = sum(a.helped is not None and a.windows_since < policy.budget_windows for a in attempts)
+    if spent >= policy.budget:
+        return (
+            "budget",
+            f"{spent} trainings within {policy.budget_windows} windows have spent the budget of "
+            f"{policy.budget}: somebody should look at why they are wanted.",
+        )
+    return None
 
 
 def _losses(metric: Metric, evidence: RetrainEvidence) -> tuple[float, float] | None:

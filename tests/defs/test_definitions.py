@@ -45,6 +45,7 @@ CHECKS = {
     ("verdict", "promoted", False),
     ("champion", "alias_in_step", False),
     ("drift", "stable", False),
+    ("drift", "no_data_fault", False),
 }
 
 

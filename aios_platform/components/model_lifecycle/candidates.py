@@ -3,6 +3,7 @@
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from aios_platform.components.model_lifecycle.faults import faulty_keys
 from aios_platform.components.model_lifecycle.handoff import (
     Candidate,
     TrainingSet,
@@ -48,7 +49,7 @@ def pin_training_set(
     from aios_platform.features.training_set import assemble
 
     declaration, store = names.declaration, stores.artifacts
-    featured = featured_keys(names, store)
+    featured = featured_keys(names, store) - faulty_keys(names, store)
     usable = [key for key in matured_keys(declaration, as_of) if key in featured]
     split = split_windows(declaration, usable)
     if split is None:

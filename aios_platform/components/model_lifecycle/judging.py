@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aios_platform.components.model_lifecycle.evidence import collect
+from aios_platform.components.model_lifecycle.faults import faulty_keys
 from aios_platform.components.model_lifecycle.handoff import Candidate, Judged, recall
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.state import VERDICT, featured_keys, matured_keys
@@ -76,7 +77,7 @@ def newest_exam(
     from aios_platform.features.training_set import assemble
 
     declaration = names.declaration
-    featured = featured_keys(names, stores.artifacts)
+    featured = featured_keys(names, stores.artifacts) - faulty_keys(names, stores.artifacts)
     usable = [
         key
         for key in matured_keys(declaration, as_of)

@@ -1,24 +1,22 @@
 """Assets `performance`, `drift` and `retrain_decision`: what is seen of the live model."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
+from aios_platform.components.model_lifecycle.deciding import decide_on
+from aios_platform.components.model_lifecycle.faults import search_faults
 from aios_platform.components.model_lifecycle.jobs import partitions_of
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.observations import (
-    decide_on,
-    measure_window,
-    observe_drift,
-)
+from aios_platform.components.model_lifecycle.observations import measure_window, observe_drift
 from aios_platform.components.model_lifecycle.principals import acting_for
 from aios_platform.components.model_lifecycle.spans import clock_of, span, windows_of
+from aios_platform.components.model_lifecycle.tables import decision_table, drift_table
 from aios_platform.resources.stores import Artifacts, Ledger
 from aios_platform.telemetry import stage
 
-if TYPE_CHECKING:
-    from aios_platform.monitoring.drift import DriftReport
+NO_DATA_FAULT = "no_data_fault"
 
 
 def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
@@ -78,17 +76,26 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
                 asset=names.asset("drift"),
                 description="At most the declared share of features drifted against the data the "
                 "champion was trained on.",
-            )
+            ),
+            dg.AssetCheckSpec(
+                NO_DATA_FAULT,
+                asset=names.asset("drift"),
+                description="The delivered tables show nothing that only a broken feed explains; "
+                "no model is trained on a window that does.",
+            ),
         ],
         description="The window against the champion's own training data, with an HTML report.",
     )
     def drift(
         context: dg.AssetExecutionContext, artifacts: Artifacts, ledger: Ledger
     ) -> Iterator[Any]:
-        store, found = artifacts.open(), []
+        store, found, faults = artifacts.open(), [], {}
         with stage(names.model, "drift", span(context)) as made:
             windows = windows_of(context, declaration)
             for window in windows:
+                broken = search_faults(names, store, window.key).faults
+                if broken:
+                    faults[window.key] = " ".join(fault.reason for fault in broken)
                 result, links = observe_drift(
                     names, store, ledger.open(), window, page=window is windows[-1]
                 )
@@ -99,14 +106,16 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
                         "reason": result.reason,
                         "drifted": ", ".join(result.drifted),
                         "drifted_features": len(result.drifted),
+                        "data_faults": faults.get(window.key, "none"),
                         **links,
-                        "psi": _psi_table(result),
+                        "psi": drift_table(result),
                     },
                     asset_key=context.asset_key,
                     partition_key=window.key,
                 )
             texts = [f"{r.window} {len(r.drifted)} of {len(r.features)}" for r in found]
             made.append("features drifted: " + ", ".join(texts))
+            made += [f"DATA FAULT in {key}" for key in faults]
         drifted = [r for r in found if r.status == "drifted"]
         yield dg.MaterializeResult(
             metadata={"summary": "features drifted: " + ", ".join(texts)},
@@ -117,7 +126,13 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
                     # Drift alone is a thing to look at; only performance asks for a retraining.
                     severity=dg.AssetCheckSeverity.WARN,
                     metadata={r.window: r.reason for r in found},
-                )
+                ),
+                dg.AssetCheckResult(
+                    passed=not faults,
+                    check_name=NO_DATA_FAULT,
+                    severity=dg.AssetCheckSeverity.ERROR,
+                    metadata=faults,
+                ),
             ],
         )
 
@@ -148,6 +163,8 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
                         "action": str(decision.action),
                         "cause": decision.cause,
                         "reason": decision.reason,
+                        "alarm": decision.alarm,
+                        "decisions": decision_table(ledger.open(), names.model),
                         **decision.evidence,
                     },
                     asset_key=context.asset_key,
@@ -157,31 +174,3 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
         return dg.MaterializeResult(metadata={"summary": "; ".join(texts)})
 
     return [performance, drift, retrain_decision]
-
-
-def _psi_table(report: "DriftReport") -> dg.TableMetadataValue:
-    columns = sorted(
-        (c for c in (*report.features, report.prediction) if c is not None),
-        key=lambda column: -(column.psi or 0.0),
-    )
-    return dg.MetadataValue.table(
-        [
-            dg.TableRecord(
-                {
-                    "column": column.name,
-                    "psi": round(column.psi, 4) if column.psi is not None else "",
-                    "bound": column.bound,
-                    "status": str(column.status),
-                }
-            )
-            for column in columns
-        ],
-        schema=dg.TableSchema(
-            [
-                dg.TableColumn("column", "string"),
-                dg.TableColumn("psi", "float"),
-                dg.TableColumn("bound", "float"),
-                dg.TableColumn("status", "string"),
-            ]
-        ),
-    )

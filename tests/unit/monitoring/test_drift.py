@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from aios_platform.contracts.datasets import FeatureField, FieldKind
-from aios_platform.contracts.declaration import Monitoring
+from aios_platform.contracts.surveillance import Monitoring
 from aios_platform.errors import DataError
 from aios_platform.monitoring.drift import DriftReport, DriftStatus, detect, prediction_bins
 from aios_platform.monitoring.psi import reference_bins

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from aios_platform.contracts.datasets import FeatureField, FieldKind
-from aios_platform.contracts.declaration import Monitoring
+from aios_platform.contracts.surveillance import Monitoring
 from aios_platform.monitoring.drift import detect
 from aios_platform.monitoring.psi import reference_bins
 from aios_platform.monitoring.report import drift_page, sample

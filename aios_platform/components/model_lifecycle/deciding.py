@@ -1,0 +1,191 @@
+"""Gathers the evidence of a retrain decision, decides, and writes the row of the ledger."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from aios_platform.artifacts import ArtifactStore
+from aios_platform.components.model_lifecycle.documents import as_json, find_document, read_document
+from aios_platform.components.model_lifecycle.faults import FAULTS
+from aios_platform.components.model_lifecycle.handoff import recall
+from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.state import (
+    MOST_ROWS,
+    RETRAIN_DECISION,
+    VERDICT,
+    matured_keys,
+)
+from aios_platform.contracts.decisions import Champion, RetrainDecision, Verdict
+from aios_platform.contracts.windows import Window
+from aios_platform.database import Database
+from aios_platform.errors import LifecycleError
+from aios_platform.ledger.champions import champion_of
+from aios_platform.ledger.entries import append, entries, payload_of
+
+if TYPE_CHECKING:
+    from aios_platform.monitoring.retraining import Attempt, RetrainEvidence
+
+
+def champion_to_watch(names: Names, database: Database) -> Champion:
+    """The live version.
+
+    Raises:
+        LifecycleError: There is none.
+    """
+    champion = champion_of(database, names.model)
+    if champion is None:
+        raise LifecycleError(
+            f"{names.model} has no champion to watch.",
+            remedy=f"Launch the job '{names.job('retrain')}' first.",
+        )
+    return champion
+
+
+def decide_on(
+    names: Names, store: ArtifactStore, database: Database, window: Window, as_of: datetime
+) -> RetrainDecision | None:
+    """The decision on a matured window, as a row of the ledger; None while labels are missing.
+
+    The first decision on a window and a champion stands, whatever is found out later.
+
+    Raises:
+        LifecycleError: The window was not watched, or another version scored it.
+        DatabaseUnavailable: The ledger cannot be read or written.
+    """
+    from aios_platform.monitoring.drift import DriftReport
+    from aios_platform.monitoring.performance import Performance
+    from aios_platform.monitoring.retraining import decide
+
+    if window.key not in matured_keys(names.declaration, as_of):
+        return None
+    champion = champion_to_watch(names, database)
+    performance = read_document(names, store, "performance", window.key, Performance)
+    drift = read_document(names, store, "drift", window.key, DriftReport)
+    if performance.model_versions != (champion.version,):
+        raise LifecycleError(
+            f"The performance of {window.key} is that of version {performance.model_versions}, "
+            f"not of the champion {champion.version}.",
+            remedy="Score the window again with the live champion.",
+        )
+    decision = decide(
+        model=names.model,
+        window=window.key,
+        metric=names.declaration.gate.metric,
+        policy=names.declaration.retrain,
+        evidence=_evidence(names, store, database, window.key, champion),
+        decided_at=as_of,
+    )
+    documents = {
+        "performance": store.put(as_json(performance), ".json")[0],
+        "drift": store.put(as_json(drift), ".json")[0],
+    }
+    with database.begin() as connection:
+        row = append(
+            connection,
+            kind=RETRAIN_DECISION,
+            subject=names.model,
+            payload={
+                "version": champion.version,
+                "decision": decision.model_dump(mode="json"),
+                "performance": performance.model_dump(mode="json"),
+                "drifted": list(drift.drifted),
+                "documents": documents,
+            },
+            key=f"{RETRAIN_DECISION}:{names.model}:{champion.version}:{window.key}",
+            evidence=list(documents.values()),
+        )
+        return RetrainDecision.model_validate(payload_of(connection, row)["decision"])
+
+
+def _evidence(
+    names: Names, store: ArtifactStore, database: Database, key: str, champion: Champion
+) -> "RetrainEvidence":
+    from aios_platform.monitoring.drift import DriftReport
+    from aios_platform.monitoring.faults import FaultReport
+    from aios_platform.monitoring.performance import Performance
+    from aios_platform.monitoring.retraining import RetrainEvidence
+
+    metric = names.declaration.gate.metric
+    performance = read_document(names, store, "performance", key, Performance)
+    drift = read_document(names, store, "drift", key, DriftReport)
+    faults = find_document(names, store, FAULTS, key, FaultReport)
+    return RetrainEvidence(
+        baseline=champion.baseline.get(metric),
+        observed=performance.metrics.get(metric),
+        low=performance.low,
+        high=performance.high,
+        degraded_before=_degraded_before(names, database, key, champion),
+        age_windows=_windows_between(names, champion.trained_through, key),
+        **_new_data(names, store, key, champion),
+        attempts=_attempts(names, database, key),
+        drift_share=drift.share,
+        drifted=drift.status == "drifted",
+        faults=tuple(fault.reason for fault in faults.faults) if faults else (),
+    )
+
+
+def _degraded_before(names: Names, database: Database, key: str, champion: Champion) -> int:
+    """Windows in a row before this one in which the same champion counted as degraded."""
+    rows = entries(database, subject=names.model, kind=RETRAIN_DECISION, limit=MOST_ROWS)
+    decisions = {
+        row.payload["decision"]["window"]: RetrainDecision.model_validate(row.payload["decision"])
+        for row in rows
+        if row.payload["version"] == champion.version
+    }
+    count, earlier = 0, names.declaration.windows.shift(key, -1)
+    while earlier is not None and earlier in decisions:
+        # A window whose data were at fault says nothing, either way.
+        if not decisions[earlier].faults:
+            if not decisions[earlier].degraded:
+                break
+            count += 1
+        earlier = names.declaration.windows.shift(earlier, -1)
+    return count
+
+
+def _attempts(names: Names, database: Database, key: str) -> "tuple[Attempt, ...]":
+    """Trainings, newest first, each with what the first verdict on it says."""
+    from aios_platform.metrics import gain
+    from aios_platform.monitoring.retraining import Attempt
+
+    metric = names.declaration.gate.metric
+    found: dict[str, Attempt] = {}
+    for row in entries(database, subject=names.model, kind=VERDICT, limit=MOST_ROWS):
+        verdict = Verdict.model_validate(row.payload["verdict"])
+        if not verdict.exam_windows:
+            continue
+        helped = None
+        if verdict.champion_version is not None:
+            own, other = (
+                metrics.get(metric)
+                for metrics in (verdict.candidate_metrics, verdict.champion_metrics)
+            )
+            better = own is not None and other is not None and gain(metric, own, other) > 0
+            helped = verdict.decision == "promote" and better
+        # Rows come newest first; that of the training itself is the version's oldest.
+        found.pop(verdict.candidate_version, None)
+        found[verdict.candidate_version] = Attempt(
+            windows_since=_windows_between(names, verdict.exam_windows[-1], key), helped=helped
+        )
+    return tuple(found.values())
+
+
+def _new_data(names: Names, store: ArtifactStore, key: str, champion: Champion) -> dict[str, Any]:
+    if names.declaration.retrain.new_data is None:
+        return {}
+    new, later = 0, names.declaration.windows.shift(champion.trained_through, 1)
+    while later is not None and later <= key:
+        version = store.current(names.raw_rows, later)
+        new += version.rows if version else 0
+        later = names.declaration.windows.shift(later, 1)
+    record = recall(store, names.model, champion.training_set_digest)
+    return {"new_rows": new, "training_rows": record.rows}
+
+
+def _windows_between(names: Names, earlier: str, later: str) -> int:
+    count, key = 0, earlier
+    while key < later:
+        following = names.declaration.windows.shift(key, 1)
+        if following is None:
+            break
+        key, count = following, count + 1
+    return count
