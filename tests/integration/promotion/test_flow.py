@@ -157,8 +157,11 @@ def test_a_person_approves_and_the_plan_carries_it_out(home, aios):
     with pytest.raises(ApprovalError, match="decided already"):
         approve(home, number)
 
+    [request] = tick(home, "approvals").run_requests
+    assert request.tags["aios/approval_request"] == str(number)
     [carried, *scored] = home.run(human)
     assert str(carried.run.job) == "promote"
+    assert not tick(home, "approvals").run_requests
     assert {str(result.run.job) for result in scored} <= {"score"}
     assert home.champion().version == home.alias() == version
     assert home.promotions_of(version) == 1
