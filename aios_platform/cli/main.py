@@ -2,6 +2,7 @@
 
 import sys
 
+import click
 import typer
 
 from aios_platform.cli import (
@@ -62,6 +63,8 @@ app.command(
 
 def main() -> None:
     """Entry point: our own errors become one readable line and exit status 1."""
+    # A misspelt option is an error, and 2 is a verdict of `aios promote`.
+    click.UsageError.exit_code = 1
     try:
         app()
     except AiosError as error:
