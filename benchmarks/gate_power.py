@@ -222,9 +222,11 @@ def _guard_some(job) -> Counter:
 
 HEAD = f"""# Error rates of the gate
 
-Made by `python benchmarks/gate_power.py --write`; see there for how exams and models are drawn.
-The declared alpha is {ALPHA:.3f}: the one side of a {GATE.confidence:.0%} interval. ± is one
-standard error of the simulation.
+Made by `python benchmarks/gate_power.py --rounds 4 --write`; see there for how exams and models
+are drawn. The declared alpha is {ALPHA:.3f}: the one side of a {GATE.confidence:.0%} interval.
+± is one standard error of the simulation.
+
+![Probability of promotion over the true difference](images/gate_power.png)
 
 """
 
