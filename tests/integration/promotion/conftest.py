@@ -90,6 +90,11 @@ class Home:
             self.versions[seed, sample] = made.version
         return self.versions[seed, sample]
 
+    def spare(self) -> str:
+        """A version that is not live."""
+        live = self.champion().version
+        return next(v for v in (self.train(seed=2), self.train(seed=3)) if v != live)
+
     def champion(self) -> Any:
         """The live champion."""
         from aios_platform.ledger.champions import champion_of

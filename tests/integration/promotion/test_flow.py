@@ -288,7 +288,7 @@ def test_a_conflict_has_an_exit_status_of_its_own(home, aios, monkeypatch):
 
 
 def test_a_damaged_champion_leaves_the_verdict_open(home, aios):
-    live, version = home.champion(), home.train(seed=2)
+    live, version = home.champion(), home.spare()
     blob = Path(home.stores.artifacts.blob_uri(live.model_digest, ".onnx"))
     content = blob.read_bytes()
     blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -307,7 +307,7 @@ def test_a_damaged_champion_leaves_the_verdict_open(home, aios):
 def test_a_champion_of_another_feature_service_cannot_be_compared(home):
     from aios_platform.components.model_lifecycle.handoff import recall, remember
 
-    live, version = home.champion(), home.train(seed=2)
+    live, version = home.champion(), home.spare()
     record = recall(home.stores.artifacts, home.names.model, live.training_set_digest)
     remember(
         home.stores.artifacts,
@@ -421,7 +421,7 @@ def tick(home, name, cursor=None):
 
 def test_an_alias_moved_by_hand_is_put_back_and_the_check_fails_once(home):
     live = home.champion()
-    other = next(version for version in home.versions.values() if version != live.version)
+    other = home.spare()
     with pytest.MonkeyPatch.context() as patch:
         # As long as all is well, the minute's look does without MLflow.
         patch.setattr(Registry, "open", die)
@@ -459,7 +459,7 @@ def test_an_alias_that_a_kill_left_behind_is_put_right_without_an_alarm(home, mo
 def test_a_champion_that_is_gone_from_mlflow_is_an_alarm_and_no_crash(home):
     live = home.champion()
     client = home.stores.registry._client
-    other = home.train(seed=2)
+    other = home.spare()
     client.delete_model_version(home.names.model, live.version)
     [event] = tick(home, "reconcile", cursor="in_step").asset_events
     assert not event.passed
@@ -578,9 +578,7 @@ def mlflow_down(home):
     ],
 )
 def test_without_mlflow_there_is_an_error_and_the_champion_stays(home, monkeypatch, step):
-    live, version = home.champion(), home.train(seed=3)
-    if version == live.version:
-        pytest.fail("the test needs a version that is not live")
+    live, version = home.champion(), home.spare()
     owner, name = step.rsplit(".", 1)
     module = pkgutil.resolve_name(owner)
     real = getattr(module, name)
@@ -604,7 +602,7 @@ def test_without_mlflow_there_is_an_error_and_the_champion_stays(home, monkeypat
 
 @pytest.mark.parametrize("after", [0, 1, 3, 5])
 def test_without_postgres_there_is_an_error_and_the_champion_stays(home, monkeypatch, after):
-    live, version = home.champion(), home.train(seed=3)
+    live, version = home.champion(), home.spare()
     database, begun = home.stores.database, itertools.count()
     real = type(database).begin
 
