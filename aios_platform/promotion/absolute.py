@@ -11,7 +11,7 @@ from aios_platform.metrics import LESS_IS_BETTER
 from aios_platform.promotion.exam import Rows
 from aios_platform.promotion.rules import described, finite
 from aios_platform.promotion.statistics import detectable, superiority
-from aios_platform.resampling import gain_interval, metric_interval, seed_of
+from aios_platform.resampling import gain_interval, metric_intervals, seed_of
 
 
 def beats_constant(gate: Gate, task: Task, rows: Rows, candidate: Any) -> RuleResult:
@@ -82,21 +82,22 @@ def floors(
         metrics: The candidate's metrics on the exam.
         significantly: For the first champion: the interval's worse end must clear the floor, too.
     """
+    intervals = (
+        metric_intervals(
+            list(gate.floors),
+            rows.truth,
+            candidate,
+            seed=seed_of(rows.digest),
+            confidence=gate.confidence,
+            resamples=gate.resamples,
+            task=task,
+        )
+        if significantly
+        else {}
+    )
     for metric, floor in gate.floors.items():
         value, less = metrics[metric], metric in LESS_IS_BETTER
-        interval = (
-            metric_interval(
-                metric,
-                rows.truth,
-                candidate,
-                seed=seed_of(rows.digest),
-                confidence=gate.confidence,
-                resamples=gate.resamples,
-                task=task,
-            )
-            if significantly
-            else None
-        )
+        interval = intervals.get(metric)
         worst = value if interval is None else (interval.high if less else interval.low)
         good, sure = (value <= floor, worst <= floor) if less else (value >= floor, worst >= floor)
         outcome = Outcome.PASS if good and sure else Outcome.UNKNOWN if good else Outcome.FAIL

@@ -4,6 +4,7 @@ from aios_platform.resampling.bootstrap import (
     gain_interval,
     gain_intervals,
     metric_interval,
+    metric_intervals,
     seed_of,
 )
 from aios_platform.resampling.intervals import Estimate, Interval
@@ -14,5 +15,6 @@ __all__ = [
     "gain_interval",
     "gain_intervals",
     "metric_interval",
+    "metric_intervals",
     "seed_of",
 ]

@@ -13,6 +13,7 @@ Memory stays proportional to the rows, whatever the number of resamples.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,11 @@ from aios_platform.contracts.policy import Task
 from aios_platform.metrics import BINARY, checked, checked_answers, gain, metric_of
 from aios_platform.resampling.intervals import Interval
 from aios_platform.resampling.weighted import Counts, Statistic, reliability_pair, statistic
+
+BLOCK = 250
+# Drawing, counting and summing many rows release the interpreter's lock.
+MANY_ROWS = 5000
+THREADS = 2
 
 
 def metric_interval(
@@ -48,12 +54,56 @@ def metric_interval(
     Raises:
         MetricError: No metric can be computed from the input.
     """
-    compute = metric_of(metric, task=task)
+    return metric_intervals(
+        [metric],
+        labels,
+        scores,
+        seed=seed,
+        confidence=confidence,
+        resamples=resamples,
+        task=task,
+    )[metric]
+
+
+def metric_intervals(
+    metrics: Sequence[str],
+    labels: ArrayLike,
+    scores: ArrayLike,
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    task: Task = BINARY,
+) -> dict[str, Interval]:
+    """`metric_interval` of several metrics: the same intervals, for less than their separate cost.
+
+    Args:
+        metrics: Names of metrics of the task.
+        labels: Shape (n,), see `metrics.checked`.
+        scores: Shape (n,) or (n, classes), see `metrics.checked`.
+        seed: Seed of the resamples; equal seeds and input give equal intervals.
+        confidence: Two-sided confidence.
+        resamples: Number of resamples.
+        task: Kind of answer the model gives.
+
+    Returns:
+        An interval by metric.
+
+    Raises:
+        MetricError: No metric can be computed from the input.
+    """
+    computed = {metric: metric_of(metric, task=task) for metric in metrics}
     truth, values = checked(labels, scores, task=task)
     order, sizes = _classes(truth, task)
-    drawn = statistic(metric, truth[order], values[order], task=task)
-    draws = _resample([drawn], [_stratified(metric, task)], sizes, seed, resamples)
-    return Interval.of(compute(truth, values), draws[0], confidence=confidence, rows=truth.size)
+    drawn = [statistic(metric, truth[order], values[order], task=task) for metric in computed]
+    stratified = [_stratified(metric, task) for metric in computed]
+    draws = _resample(drawn, stratified, sizes, seed, resamples)
+    return {
+        metric: Interval.of(
+            compute(truth, values), draws[place], confidence=confidence, rows=truth.size
+        )
+        for place, (metric, compute) in enumerate(computed.items())
+    }
 
 
 def gain_interval(
@@ -172,17 +222,34 @@ def _resample(
     seed: int,
     resamples: int,
 ) -> NDArray[np.float64]:
-    """Values of each statistic over resamples, shape (statistics, resamples)."""
+    """Values of each statistic over resamples, shape (statistics, resamples).
+
+    Resamples come in blocks with a stream of random numbers each, so that the values do not depend
+    on how many threads draw them.
+    """
     values = np.empty((len(statistics), resamples))
-    for wanted, draw in ((True, _strata), (False, _plain)):
-        rows = [row for row, each in enumerate(stratified) if each is wanted]
-        if not rows:
-            continue
-        generator = np.random.default_rng(seed)
-        for column in range(resamples):
-            counts = draw(generator, sizes)
-            for row in rows:
-                values[row, column] = statistics[row](counts)
+    starts = range(0, resamples, BLOCK)
+    streams = np.random.SeedSequence(seed).spawn(len(starts))
+    kinds = [
+        (draw, rows)
+        for wanted, draw in ((True, _strata), (False, _plain))
+        if (rows := [row for row, each in enumerate(stratified) if each is wanted])
+    ]
+
+    def fill(start: int, stream: np.random.SeedSequence) -> None:
+        for draw, rows in kinds:
+            generator = np.random.default_rng(stream)
+            for column in range(start, min(start + BLOCK, resamples)):
+                counts = draw(generator, sizes)
+                for row in rows:
+                    values[row, column] = statistics[row](counts)
+
+    if sum(sizes) < MANY_ROWS:
+        for start, stream in zip(starts, streams, strict=True):
+            fill(start, stream)
+    else:
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(fill, starts, streams))
     return values
 
 

@@ -151,10 +151,10 @@ def _roc_auc(truth: Labels, scores: Scores) -> Statistic:
     below = np.searchsorted(ordered, positives, side="left")
     below_or_tied = np.searchsorted(ordered, positives, side="right")
     tied = bool((below != below_or_tied).any())
-    # How many drawn negatives lie below each place of the order.
-    reached = np.zeros(negatives.size + 1)
 
     def value(counts: Counts) -> float:
+        # How many drawn negatives lie below each place of the order.
+        reached = np.zeros(negatives.size + 1)
         np.cumsum(counts[of_negatives][order], out=reached[1:])
         wins = reached[below]
         if tied:

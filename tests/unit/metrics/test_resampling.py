@@ -5,7 +5,13 @@ import pytest
 
 from aios_platform.errors import MetricError
 from aios_platform.metrics import METRICS, METRICS_OF, checked, evaluate, gain
-from aios_platform.resampling import gain_interval, gain_intervals, metric_interval, seed_of
+from aios_platform.resampling import (
+    gain_interval,
+    gain_intervals,
+    metric_interval,
+    metric_intervals,
+    seed_of,
+)
 from aios_platform.resampling.weighted import statistic
 
 
@@ -93,11 +99,11 @@ def test_rows_as_they_are_have_the_value_of_the_metric(task, name):
 
 @pytest.mark.parametrize(("task", "name"), EVERY)
 def test_every_metric_of_every_task_has_a_paired_interval(task, name):
-    labels, scores = of_task(task, rows=200)
-    _, other = of_task(task, seed=0, rows=200)
+    labels, scores = of_task(task, rows=600)
+    _, other = of_task(task, seed=0, rows=600)
     same = gain_interval(name, labels, scores, other, seed=1, resamples=50, task=task)
     assert (same.estimate, same.low, same.high, same.standard_error) == (0, 0, 0, 0)
-    shuffled = other[np.random.default_rng(0).permutation(200)]
+    shuffled = other[np.random.default_rng(0).permutation(600)]
     worse = gain_interval(name, labels, scores, shuffled, seed=1, resamples=50, task=task)
     assert worse.low <= worse.high
     assert worse.standard_error > 0
@@ -164,6 +170,25 @@ def test_scores_of_the_reference_are_checked_too():
         gain_interval("roc_auc", labels, better, worse, seed=0)
     with pytest.raises(MetricError, match="no metric 'macro_f1'"):
         metric_interval("macro_f1", labels, better, seed=0)
+
+
+def test_the_number_of_threads_has_no_influence(monkeypatch):
+    labels, better, worse = contest(rows=900)
+    names = ["roc_auc", "pr_auc", "log_loss", "reliability"]
+
+    def found(many_rows):
+        monkeypatch.setattr("aios_platform.resampling.bootstrap.MANY_ROWS", many_rows)
+        return gain_intervals(names, labels, better, worse, seed=5, resamples=700)
+
+    assert found(many_rows=1) == found(many_rows=10**9)
+
+
+def test_several_metrics_at_once_have_the_intervals_they_have_alone():
+    labels, scores, _ = contest()
+    names = ["roc_auc", "brier", "ece"]
+    together = metric_intervals(names, labels, scores, seed=5, resamples=300)
+    for name in names:
+        assert together[name] == metric_interval(name, labels, scores, seed=5, resamples=300)
 
 
 def test_seed_depends_on_the_digest():
