@@ -1,5 +1,7 @@
 """What is watched once a model is live, and when the platform trains again by itself."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from aios_platform.contracts.policy import Share
@@ -11,7 +13,23 @@ class Monitoring(Record):
 
     drift_psi: float = Field(default=0.2, gt=0, description="PSI above which a feature drifted.")
     drift_share: Share = Field(
-        default=0.5, description="Share of drifted features above which the window is flagged."
+        default=0.5,
+        description="Share of drifted features, weighted by their importance to the champion, "
+        "above which the window is flagged.",
+    )
+    false_discovery: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Expected share of features that are called drifted by chance alone.",
+    )
+    test_rows: int = Field(
+        default=5_000, ge=100, description="Rows sampled from each side for the tests."
+    )
+    reference: Literal["training", "previous", "season"] = Field(
+        default="training",
+        description="What a window is compared with besides the champion's training rows: "
+        "the previous window, or the same season a year earlier, where there is data of it.",
     )
     report_rows: int = Field(
         default=10_000, ge=100, description="Rows sampled from each side for the drift report."

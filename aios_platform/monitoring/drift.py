@@ -4,11 +4,12 @@ Every row of the window is looked at (`psi`); a report for people (`report`) sam
 small to tell drift from chance gives "not enough data", never an alarm and never an all-clear.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import Field
 
 from aios_platform.contracts.datasets import FeatureField, FieldKind
@@ -22,6 +23,15 @@ from aios_platform.monitoring.psi import (
     counts_of,
     psi,
     reference_bins,
+)
+from aios_platform.monitoring.sampling import sample
+from aios_platform.monitoring.significance import (
+    MIN_ROWS,
+    benjamini_hochberg,
+    chi_squared,
+    jensen_shannon,
+    kolmogorov_smirnov,
+    wasserstein,
 )
 
 PREDICTION = FeatureField(name="probability", kind=FieldKind.NUMERICAL, origin="prediction")
@@ -44,6 +54,21 @@ class ColumnDrift(Record):
     psi: float | None = Field(description="None where there is not enough data.")
     bound: float = Field(description="PSI above which the column counts as drifted.")
     rows: int = Field(ge=0)
+    jensen_shannon: float | None = Field(
+        default=None, description="Distance of the binned distributions, 0 to 1."
+    )
+    wasserstein: float | None = Field(
+        default=None, description="Distance in standard deviations of the reference; numbers only."
+    )
+    p_value: float | None = Field(
+        default=None, description="Of the claim that nothing changed; None: too few rows."
+    )
+    adjusted_p: float | None = Field(
+        default=None, description="p_value after Benjamini and Hochberg, over all features."
+    )
+    importance: float | None = Field(
+        default=None, description="The feature's part of what the model uses; None: unknown."
+    )
     missing: float | None = Field(description="Share of missing values in the window.")
     reference_missing: float | None = Field(description="Share of them in the reference.")
     reason: str
@@ -60,6 +85,11 @@ class DriftReport(Record):
     features: tuple[ColumnDrift, ...]
     prediction: ColumnDrift | None = Field(description="None: no predictions were compared.")
     share: float | None = Field(description="Share of drifted features among those judged.")
+    weighted_share: float | None = Field(
+        default=None, description="The same, each feature weighted by its importance."
+    )
+    reference: str = Field(default="training", description="What it was compared with.")
+    model_version: str = Field(default="", description="The champion then.")
     share_bound: float
     reason: str
 
@@ -98,8 +128,15 @@ def detect(
     monitoring: Monitoring,
     predictions: Mapping[str, pa.ChunkedArray] | pa.Table | None = None,
     prediction_reference: ReferenceBins | None = None,
+    reference_sample: pa.Table | None = None,
+    importance: Mapping[str, float] | None = None,
+    model_version: str = "",
+    compared_with: str = "training",
 ) -> DriftReport:
     """Compare a window with a reference.
+
+    A feature drifted when the effect is large (PSI over all rows) and, where a sample of the
+    reference is given, a test says that it is no chance at the declared rate of false discoveries.
 
     Args:
         model: Name of the model.
@@ -109,6 +146,11 @@ def detect(
         monitoring: The declared bounds.
         predictions: The window's predictions, with the column `probability`.
         prediction_reference: Stored bins of the champion's probabilities.
+        reference_sample: Rows of the reference, for the tests, which look at the same
+            `test_rows` of either side every time.
+        importance: Part of each feature in what the model uses.
+        model_version: The champion.
+        compared_with: What the reference is.
 
     Raises:
         DataError: The frame lacks a column of the reference.
@@ -120,18 +162,23 @@ def detect(
             "which the champion was trained on.",
             remedy="Build the window's features with the champion's feature service.",
         )
-    bound = monitoring.drift_psi
+    found = [_judge(bins, frame[bins.name], reference.rows, monitoring) for bins in
+             reference.columns]  # fmt: skip
+    if reference_sample is not None:
+        found = _tested(found, frame, reference_sample, reference, monitoring)
     features = tuple(
-        _judge(bins, frame[bins.name], reference.rows, bound) for bins in reference.columns
+        column.model_copy(update={"importance": (importance or {}).get(column.name)})
+        for column in found
     )
     prediction = None
     if predictions is not None and prediction_reference is not None:
         bins = prediction_reference.columns[0]
-        prediction = _judge(bins, predictions[bins.name], prediction_reference.rows, bound)
+        prediction = _judge(bins, predictions[bins.name], prediction_reference.rows, monitoring)
     judged = [f for f in features if f.status is not DriftStatus.NOT_ENOUGH_DATA]
     drifted = [f for f in judged if f.status is DriftStatus.DRIFTED]
     share = len(drifted) / len(judged) if judged else None
-    status, reason = _overall(share, len(drifted), len(judged), monitoring, features)
+    weighted = _weighted(judged, drifted) if importance else None
+    status, reason = _overall(share, weighted, len(drifted), len(judged), monitoring, features)
     return DriftReport(
         model=model,
         window=window,
@@ -141,34 +188,110 @@ def detect(
         features=features,
         prediction=prediction,
         share=share,
+        weighted_share=weighted,
         share_bound=monitoring.drift_share,
+        reference=compared_with,
+        model_version=model_version,
         reason=reason,
     )
 
 
+def _weighted(judged: Sequence[ColumnDrift], drifted: Sequence[ColumnDrift]) -> float | None:
+    total = sum(column.importance or 0.0 for column in judged)
+    return sum(column.importance or 0.0 for column in drifted) / total if total > 0 else None
+
+
+def _tested(
+    found: Sequence[ColumnDrift],
+    frame: pa.Table,
+    reference_sample: pa.Table,
+    reference: ReferenceBins,
+    monitoring: Monitoring,
+) -> list[ColumnDrift]:
+    """The columns with their tests; what chance explains has not drifted."""
+    current = sample(frame, monitoring.test_rows)
+    past = sample(reference_sample, monitoring.test_rows)
+    tested = [
+        _test(column, bins, current[bins.name], past[bins.name])
+        for column, bins in zip(found, reference.columns, strict=True)
+    ]
+    adjusted = benjamini_hochberg({c.name: c.p_value for c in tested if c.p_value is not None})
+    rate = monitoring.false_discovery
+    return [
+        column
+        if column.name not in adjusted
+        else _adjusted(column, adjusted[column.name], adjusted[column.name] < rate, rate)
+        for column in tested
+    ]
+
+
+def _adjusted(column: ColumnDrift, p: float, significant: bool, rate: float) -> ColumnDrift:
+    update: dict[str, object] = {"adjusted_p": p}
+    if column.status is DriftStatus.DRIFTED and not significant:
+        update["status"] = DriftStatus.STABLE
+        update["reason"] = f"{column.reason} But chance explains it (p {p:.2g}; {rate:g})."
+    return column.model_copy(update=update)
+
+
+def _test(
+    column: ColumnDrift, bins: ColumnBins, current: pa.ChunkedArray, past: pa.ChunkedArray
+) -> ColumnDrift:
+    if column.status is DriftStatus.NOT_ENOUGH_DATA or min(len(current), len(past)) < MIN_ROWS:
+        return column
+    counts, before = counts_of(bins, current), counts_of(bins, past)
+    if bins.kind is FieldKind.CATEGORICAL:
+        return column.model_copy(update={"p_value": chi_squared(counts, before)})
+    numbers, reference = _finite(current), _finite(past)
+    _, p = kolmogorov_smirnov(numbers, reference)
+    missing = chi_squared(_present(counts), _present(before))
+    return column.model_copy(
+        update={
+            # Either may have changed, the values or whether there is one (Bonferroni).
+            "p_value": min(1.0, 2 * min(p, missing)),
+            "wasserstein": wasserstein(numbers, reference),
+        }
+    )
+
+
+def _finite(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    numbers = column.cast(pa.float64(), safe=False).to_numpy()
+    return np.asarray(numbers[np.isfinite(numbers)], dtype=np.float64)
+
+
+def _present(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.array([counts[:-1].sum(), counts[-1]])
+
+
 def _overall(
     share: float | None,
+    weighted: float | None,
     drifted: int,
     judged: int,
     monitoring: Monitoring,
-    features: tuple[ColumnDrift, ...],
+    features: Sequence[ColumnDrift],
 ) -> tuple[DriftStatus, str]:
     if share is None:
         why = features[0].reason if features else "The reference has no column."
         return DriftStatus.NOT_ENOUGH_DATA, why
     text = f"{drifted} of {judged} features drifted ({share:.0%})"
-    if share > monitoring.drift_share:
+    decisive = share
+    if weighted is not None:
+        text += f", with {weighted:.0%} of what the model uses"
+        decisive = weighted
+    if decisive > monitoring.drift_share:
         return DriftStatus.DRIFTED, f"{text}; {monitoring.drift_share:.0%} is the bound."
     return DriftStatus.STABLE, f"{text}; at most {monitoring.drift_share:.0%} is in order."
 
 
 def _judge(
-    bins: ColumnBins, column: pa.ChunkedArray, reference_rows: int, bound: float
+    bins: ColumnBins, column: pa.ChunkedArray, reference_rows: int, monitoring: Monitoring
 ) -> ColumnDrift:
+    bound = monitoring.drift_psi
     reference = np.asarray(bins.counts, dtype=np.int64)
     current = counts_of(bins, column)
     rows = int(current.sum())
     found: float | None = None
+    distance: float | None = None
     used = int(((reference + current) > 0).sum())
     if not bins.values:
         status, reason = DriftStatus.NOT_ENOUGH_DATA, "The reference has no value to compare with."
@@ -179,7 +302,7 @@ def _judge(
             f"{bound:g}."
         )
     else:
-        found = psi(reference, current)
+        found, distance = psi(reference, current), jensen_shannon(reference, current)
         status = DriftStatus.DRIFTED if found > bound else DriftStatus.STABLE
         reason = f"PSI {found:.3f}; {bound:g} is the bound."
         if current[-1] == rows:
@@ -191,6 +314,7 @@ def _judge(
         psi=found,
         bound=bound,
         rows=rows,
+        jensen_shannon=distance,
         missing=float(current[-1] / rows) if rows else None,
         reference_missing=float(reference[-1] / reference_rows) if reference_rows else None,
         reason=reason,

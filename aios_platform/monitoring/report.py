@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from aios_platform.contracts.datasets import FeatureField, FieldKind
 from aios_platform.contracts.surveillance import Monitoring
 from aios_platform.monitoring.drift import DriftReport
+from aios_platform.monitoring.sampling import sample
 
 MAX_COLUMNS = 24
 MIN_ROWS = 10
@@ -128,6 +129,7 @@ def _headed(page: str, report: DriftReport, shown: int, sampled: tuple[int, int]
     mark = page.index("<body>") + len("<body>")
     rows = "".join(
         f"<tr><td>{_text(c.name)}</td><td>{_text(c.status)}</td><td>{_share(c.psi, '.3f')}</td>"
+        f"<td>{_share(c.importance, '.1%')}</td><td>{_share(c.adjusted_p, '.2g')}</td>"
         f"<td>{_share(c.reference_missing, '.1%')}</td><td>{_share(c.missing, '.1%')}</td></tr>"
         for c in sorted(report.columns, key=lambda c: -(c.psi if c.psi is not None else -1))
     )
@@ -143,8 +145,8 @@ def _headed(page: str, report: DriftReport, shown: int, sampled: tuple[int, int]
 <p>{_text(report.reason)} All {report.rows:,} rows against {report.reference_rows:,} that the
 champion was trained on.</p>
 <details><summary>All columns</summary>
-<table><tr><th>column</th><th>status</th><th>PSI</th><th>missing before</th>
-<th>missing now</th></tr>
+<table><tr><th>column</th><th>status</th><th>PSI</th><th>importance</th>
+<th>adjusted p</th><th>missing before</th><th>missing now</th></tr>
 {rows}</table></details>
 <p>Below: Evidently's view of {shown} columns, the most drifted first, on {sampled[0]:,} rows
 of the window and {sampled[1]:,} of the reference.</p>
@@ -157,14 +159,6 @@ def _text(value: str) -> str:
 
 def _share(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def sample(table: pa.Table, rows: int) -> pa.Table:
-    """At most this many rows, the same ones for the same table, in their order."""
-    if table.num_rows <= rows:
-        return table
-    chosen = np.random.default_rng(0).choice(table.num_rows, rows, replace=False)
-    return table.take(pa.array(np.sort(chosen)))
 
 
 def _shows(table: pa.Table, name: str) -> bool:

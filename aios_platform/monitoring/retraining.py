@@ -63,6 +63,9 @@ class RetrainEvidence(Record):
     drift_share: float | None = Field(
         default=None, description="Share of drifted features in the newest window."
     )
+    weighted_drift_share: float | None = Field(
+        default=None, description="The same, weighted by the features' importance."
+    )
     drifted: bool | None = Field(default=None, description="Whether the window counts as drifted.")
     seasonal: bool | None = Field(
         default=None, description="Whether it is like the same season of earlier data."

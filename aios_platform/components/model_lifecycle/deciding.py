@@ -8,6 +8,7 @@ from aios_platform.components.model_lifecycle.documents import as_json, find_doc
 from aios_platform.components.model_lifecycle.faults import FAULTS
 from aios_platform.components.model_lifecycle.handoff import recall
 from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.observations import EARLIER
 from aios_platform.components.model_lifecycle.state import (
     MOST_ROWS,
     RETRAIN_DECISION,
@@ -118,9 +119,23 @@ def _evidence(
         **_new_data(names, store, key, champion),
         attempts=_attempts(names, database, key),
         drift_share=drift.share,
+        weighted_drift_share=drift.weighted_share,
         drifted=drift.status == "drifted",
+        seasonal=_seasonal(names, store, key),
         faults=tuple(fault.reason for fault in faults.faults) if faults else (),
     )
+
+
+def _seasonal(names: Names, store: ArtifactStore, key: str) -> bool | None:
+    """Whether the window is like the same season of a year before; None: unknown."""
+    from aios_platform.monitoring.drift import DriftReport, DriftStatus
+
+    if names.declaration.monitoring.reference != "season":
+        return None
+    earlier = find_document(names, store, EARLIER, key, DriftReport)
+    if earlier is None or earlier.status is DriftStatus.NOT_ENOUGH_DATA:
+        return None
+    return earlier.status is DriftStatus.STABLE
 
 
 def _degraded_before(names: Names, database: Database, key: str, champion: Champion) -> int:

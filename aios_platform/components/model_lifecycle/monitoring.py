@@ -5,12 +5,17 @@ from typing import Any
 
 import dagster as dg
 
-from aios_platform.components.model_lifecycle.deciding import decide_on
+from aios_platform.components.model_lifecycle.deciding import champion_to_watch, decide_on
 from aios_platform.components.model_lifecycle.faults import search_faults
 from aios_platform.components.model_lifecycle.jobs import partitions_of
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.observations import measure_window, observe_drift
+from aios_platform.components.model_lifecycle.observations import (
+    measure_window,
+    observe_drift,
+    trend,
+)
 from aios_platform.components.model_lifecycle.principals import acting_for
+from aios_platform.components.model_lifecycle.references import Reference
 from aios_platform.components.model_lifecycle.spans import clock_of, span, windows_of
 from aios_platform.components.model_lifecycle.tables import decision_table, drift_table
 from aios_platform.resources.stores import Artifacts, Ledger
@@ -92,12 +97,13 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
         store, found, faults = artifacts.open(), [], {}
         with stage(names.model, "drift", span(context)) as made:
             windows = windows_of(context, declaration)
+            reference = Reference(names, store, champion_to_watch(names, ledger.open()))
             for window in windows:
                 broken = search_faults(names, store, window.key).faults
                 if broken:
                     faults[window.key] = " ".join(fault.reason for fault in broken)
-                result, links = observe_drift(
-                    names, store, ledger.open(), window, page=window is windows[-1]
+                result, shown = observe_drift(
+                    names, store, reference, window, page=window is windows[-1]
                 )
                 found.append(result)
                 context.add_asset_metadata(
@@ -107,7 +113,7 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
                         "drifted": ", ".join(result.drifted),
                         "drifted_features": len(result.drifted),
                         "data_faults": faults.get(window.key, "none"),
-                        **links,
+                        **shown,
                         "psi": drift_table(result),
                     },
                     asset_key=context.asset_key,
@@ -171,6 +177,12 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
                     partition_key=window.key,
                 )
             made += texts
+        # Of the newest window only: an image in the events of every window would weigh.
+        context.add_asset_metadata(
+            trend(names, store),
+            asset_key=context.asset_key,
+            partition_key=context.partition_keys[-1],
+        )
         return dg.MaterializeResult(metadata={"summary": "; ".join(texts)})
 
     return [performance, drift, retrain_decision]

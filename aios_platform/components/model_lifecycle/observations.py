@@ -1,22 +1,21 @@
 """What the monitoring assets gather for one window: performance and drift."""
 
+import base64
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from aios_platform.artifacts import ArtifactStore
-from aios_platform.components.model_lifecycle.deciding import champion_to_watch
-from aios_platform.components.model_lifecycle.documents import as_json, write_document
-from aios_platform.components.model_lifecycle.handoff import TrainingSet, recall
-from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.references import (
-    reference_folder,
-    training_bins,
+from aios_platform.components.model_lifecycle.documents import (
+    document_keys,
+    find_document,
+    read_document,
+    write_document,
 )
-from aios_platform.contracts.decisions import Champion
+from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.references import Reference, earlier_window
 from aios_platform.contracts.windows import Window
-from aios_platform.database import Database
 from aios_platform.settings import settings
 
 if TYPE_CHECKING:
@@ -25,9 +24,7 @@ if TYPE_CHECKING:
     from aios_platform.monitoring.drift import DriftReport
     from aios_platform.monitoring.performance import Performance
 
-# Rows of the champion's training data that its own probabilities are binned on, and that the
-# drift page samples from: enough for stable deciles, cheap to score.
-REFERENCE_ROWS = 30_000
+EARLIER = "drift_against_earlier"
 
 
 def measure_window(
@@ -58,9 +55,9 @@ def measure_window(
 
 
 def observe_drift(
-    names: Names, store: ArtifactStore, database: Database, window: Window, *, page: bool
+    names: Names, store: ArtifactStore, reference: Reference, window: Window, *, page: bool
 ) -> "tuple[DriftReport, dict[str, Any]]":
-    """Drift of the window against the champion's training data, and links to its page.
+    """Drift of the window against the champion's training data, and what to show besides.
 
     A page costs seconds, so a run over many windows asks for that of the newest only; a drifted
     window gets one in any case.
@@ -68,31 +65,63 @@ def observe_drift(
     from aios_platform.monitoring.drift import DriftStatus, detect
 
     declaration = names.declaration
-    champion = champion_to_watch(names, database)
-    reference = Reference(names, store, champion)
     predictions = store.require(names.predictions, window.key)
     frame = store.read(store.require(names.frames, window.key))
+    importance = reference.importance
+    common: dict[str, Any] = {
+        "model": names.model,
+        "window": window.key,
+        "frame": frame,
+        "monitoring": declaration.monitoring,
+        "importance": importance.weights if importance else None,
+        "model_version": reference.champion.version,
+    }
     result = detect(
-        model=names.model,
-        window=window.key,
-        frame=frame,
+        **common,
         reference=reference.bins,
-        monitoring=declaration.monitoring,
+        reference_sample=reference.sample,
         predictions=store.read(predictions, ["probability"]),
         prediction_reference=reference.prediction_bins,
     )
     write_document(names, store, "drift", window.key, result)
-    links: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
+    earlier = earlier_window(names, store, window.key, reference.training_set.features)
+    if earlier is not None:
+        other = detect(
+            **common,
+            reference=earlier.bins,
+            reference_sample=earlier.sample,
+            compared_with=earlier.label,
+        )
+        write_document(names, store, EARLIER, window.key, other)
+        shown[f"against_{declaration.monitoring.reference}"] = f"{other.reference}: {other.reason}"
     if page or result.status is DriftStatus.DRIFTED:
-        links = _page(names, store, champion, reference, frame, result)
-    return result, links
+        shown |= _page(names, store, reference, frame, result)
+    return result, shown
+
+
+def trend(names: Names, store: ArtifactStore) -> dict[str, Any]:
+    """Drift and performance over the last windows, as a picture."""
+    from aios_platform.monitoring.drift import DriftReport
+    from aios_platform.monitoring.performance import Performance
+    from aios_platform.monitoring.trend import MOST_WINDOWS, trend_plot
+
+    keys = document_keys(names, store, "drift")[-MOST_WINDOWS:]
+    measured = (find_document(names, store, "performance", key, Performance) for key in keys)
+    plot = trend_plot(
+        [read_document(names, store, "drift", key, DriftReport) for key in keys],
+        [found for found in measured if found is not None],
+    )
+    if plot is None:
+        return {}
+    image = base64.b64encode(plot).decode()
+    return {"trend": dg.MetadataValue.md(f"![drift by window](data:image/png;base64,{image})")}
 
 
 def _page(
     names: Names,
     store: ArtifactStore,
-    champion: Champion,
-    reference: "Reference",
+    reference: Reference,
     frame: "pa.Table",
     result: "DriftReport",
 ) -> dict[str, Any]:
@@ -111,61 +140,9 @@ def _page(
     )
     if page is None:
         return {}
-    path = f"{names.model}/drift/{result.window}-version-{champion.version}.html"
+    path = f"{names.model}/drift/{result.window}-version-{reference.champion.version}.html"
     store.write_named(f"reports/{path}", page.html)
     return {
         "report": dg.MetadataValue.url(f"{settings().reports_url}/{path}"),
         "report_file": dg.MetadataValue.path(store.uri_of(f"reports/{path}")),
     }
-
-
-class Reference:
-    """The champion's training data, binned once and kept under its digest."""
-
-    def __init__(self, names: Names, store: ArtifactStore, champion: Champion) -> None:
-        self._store = store
-        self._champion = champion
-        self._folder = reference_folder(names.model, champion.training_set_digest)
-        self.training_set: TrainingSet = recall(store, names.model, champion.training_set_digest)
-
-    @property
-    def bins(self) -> Any:
-        """Bins of every feature over all training rows."""
-        return training_bins(self._store, self._champion.model, self.training_set)
-
-    @property
-    def prediction_bins(self) -> Any:
-        """Bins of the champion's own probabilities on the sample."""
-        import pyarrow as pa
-
-        from aios_platform.inference.session import Session
-        from aios_platform.monitoring.drift import prediction_bins
-        from aios_platform.monitoring.psi import ReferenceBins
-
-        name = f"{self._folder}/predictions-{self._champion.model_digest}.json"
-        content = self._store.read_named(name)
-        if content is None:
-            session = Session(
-                self._store.get(self._champion.model_digest, ".onnx"),
-                digest=self._champion.model_digest,
-            )
-            scores = session.predict(self.sample)
-            bins = prediction_bins(pa.chunked_array([pa.array(scores)]))
-            self._store.write_named(name, as_json(bins))
-            return bins
-        return ReferenceBins.model_validate_json(content)
-
-    @property
-    def sample(self) -> "pa.Table":
-        """The same rows of the training data every time, at most `REFERENCE_ROWS`."""
-        from aios_platform.monitoring.report import sample
-
-        dataset = f"{self._folder}/sample"
-        kept = self._store.current(dataset, "rows")
-        if kept is not None:
-            return self._store.read(kept)
-        names = list(self.training_set.features.names)
-        table = self._store.scan(self.training_set.frames).to_table(columns=names)
-        rows = sample(table, REFERENCE_ROWS).combine_chunks()
-        self._store.write(dataset, "rows", rows)
-        return rows

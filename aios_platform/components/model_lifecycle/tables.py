@@ -17,20 +17,31 @@ SHOWN_DECISIONS = 24
 
 
 def drift_table(report: "DriftReport") -> dg.TableMetadataValue:
-    """Every column with its drift, the most drifted first."""
-    columns = sorted(report.columns, key=lambda column: -(column.psi or 0.0))
+    """Every column with its drift: what drifted and matters to the model first."""
+    columns = sorted(
+        report.columns,
+        key=lambda c: (c.status != "drifted", -(c.importance or 0.0), -(c.psi or 0.0)),
+    )
+    figures = ("importance", "psi", "jensen_shannon", "wasserstein", "p_value", "adjusted_p")
+    kinds = {"column": "string", "status": "string", **dict.fromkeys(figures, "float")}
     return _table(
-        {"column": "string", "psi": "float", "bound": "float", "status": "string"},
+        {**kinds, "bound": "float", "missing": "float", "reason": "string"},
         [
             {
                 "column": column.name,
-                "psi": round(column.psi, 4) if column.psi is not None else "",
-                "bound": column.bound,
                 "status": str(column.status),
+                **{name: _rounded(getattr(column, name)) for name in figures},
+                "bound": column.bound,
+                "missing": _rounded(column.missing),
+                "reason": column.reason,
             }
             for column in columns
         ],
     )
+
+
+def _rounded(value: float | None) -> float | str:
+    return "" if value is None else float(f"{value:.4g}")
 
 
 def decision_table(database: "Database", model: str) -> dg.TableMetadataValue:

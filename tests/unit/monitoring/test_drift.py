@@ -146,3 +146,82 @@ def test_predictions_are_compared_beside_the_features():
 def test_report_survives_json():
     report = found(frame(3000, 1, shift=1))
     assert DriftReport.model_validate_json(report.model_dump_json()) == report
+
+
+SAMPLE = frame(5000, 0)
+
+
+def with_tests(table, **more) -> DriftReport:
+    return found(table, reference_sample=SAMPLE, **more)
+
+
+def test_each_feature_has_its_effect_sizes_and_its_adjusted_p_value():
+    report = with_tests(frame(3000, 1, shift=1, carriers="ABXY"))
+    speed, carrier = report.features
+    assert speed.wasserstein == pytest.approx(1, abs=0.1)
+    assert carrier.wasserstein is None
+    assert all(0 < feature.jensen_shannon < 1 for feature in report.features)
+    assert all(feature.p_value <= feature.adjusted_p < 1e-6 for feature in report.features)
+    assert report.drifted == ("carrier", "speed")
+    assert with_tests(frame(3000, 1, shift=1, carriers="ABXY")) == report
+
+
+def test_without_drift_hardly_a_feature_is_discovered():
+    names = [f"x{n}" for n in range(40)]
+    fields = [FeatureField(name=n, kind=FieldKind.NUMERICAL, origin="request") for n in names]
+
+    def normal(seed):
+        values = np.random.default_rng(seed).normal(size=(40, 4000))
+        return pa.table(dict(zip(names, values, strict=True)))
+
+    reference = reference_bins(normal(0), fields)
+    discovered = 0
+    for seed in range(1, 6):
+        report = found(normal(seed), reference, reference_sample=normal(0))
+        assert report.drifted == ()
+        discovered += sum(feature.adjusted_p < 0.05 for feature in report.features)
+    assert discovered <= 4, "of 200"
+
+
+def test_a_change_in_missing_values_alone_is_seen_by_the_test():
+    table = frame(3000, 1)
+    fewer = pa.array(np.random.default_rng(5).random(3000) < 0.4)
+    thinned = table.set_column(
+        0, "speed", pa.chunked_array([pa.array([
+            None if gone else value
+            for value, gone in zip(table["speed"].to_pylist(), fewer.to_pylist(), strict=True)
+        ], pa.float32())]),
+    )  # fmt: skip
+    assert with_tests(table).features[0].adjusted_p > 0.01
+    assert with_tests(thinned).features[0].adjusted_p < 1e-6
+
+
+@pytest.mark.parametrize(("speed", "status"), [(0.05, "stable"), (0.6, "drifted")])
+def test_the_window_is_judged_by_what_the_model_uses(speed, status):
+    report = with_tests(frame(3000, 1, shift=1), importance={"speed": speed, "carrier": 1 - speed})
+    assert report.drifted == ("speed",)
+    assert report.weighted_share == pytest.approx(speed)
+    assert report.status == status
+    assert "of what the model uses" in report.reason
+
+
+@pytest.mark.parametrize("rows", [0, 3, 29])
+def test_a_handful_of_rows_is_not_tested(rows):
+    report = with_tests(frame(rows, 1, shift=9), importance={"speed": 1.0, "carrier": 0.0})
+    assert statuses(report) == [DriftStatus.NOT_ENOUGH_DATA] * 2
+    assert all(feature.p_value is None for feature in report.features)
+    assert report.weighted_share is None
+
+
+@pytest.mark.parametrize("nothing", [None, math.nan])
+def test_constant_and_empty_columns_and_unseen_categories_are_tested_without_an_error(nothing):
+    table = frame(3000, 1, carriers="XYZ")
+    empty = table.set_column(0, "speed", pa.array([nothing] * 3000, pa.float32()))
+    constant = table.set_column(0, "speed", pa.array(np.full(3000, 0.1)))
+    for window in (empty, constant):
+        report = with_tests(window)
+        assert set(report.drifted) == {"speed", "carrier"}
+        assert all(feature.adjusted_p < 1e-6 for feature in report.features)
+    assert (
+        found(empty, reference_sample=empty, reference=reference_bins(empty, FIELDS)).drifted == ()
+    )

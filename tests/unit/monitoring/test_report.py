@@ -10,7 +10,8 @@ from aios_platform.contracts.datasets import FeatureField, FieldKind
 from aios_platform.contracts.surveillance import Monitoring
 from aios_platform.monitoring.drift import detect
 from aios_platform.monitoring.psi import reference_bins
-from aios_platform.monitoring.report import drift_page, sample
+from aios_platform.monitoring.report import drift_page
+from aios_platform.monitoring.sampling import sample
 
 HOSTILE_NAME = "<img src=x onerror=alert('name')>"
 HOSTILE_VALUE = "</script><script>alert('value')</script>"
