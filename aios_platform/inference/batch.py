@@ -88,8 +88,9 @@ def score_window(
         "features_digest": digest_of(dict(inputs)),
         "scored_at": scored_at or datetime.now(UTC),
     }
+    prefix = f"{model}:{version}:{window}"
     scored = (
-        _score(session, batch, schema, row_id, prediction_time, f"{model}:{version}", constants)
+        _score(session, batch, schema, row_id, prediction_time, prefix, constants)
         for batch in _chain(first, batches)
     )
     return store.write(

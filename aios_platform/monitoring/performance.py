@@ -1,11 +1,11 @@
 """How well the live model did, once the truth about a window is known.
 
-Predictions are joined with labels by row id. A window counts only when it has matured: its labels
-are then complete, where earlier the quickly known outcomes would be all there is.
+Predictions are joined with labels by row id, by the labels' own clock. A window counts only when it
+has matured: its labels are then complete, where earlier the quickly known outcomes would be all
+there is. Labels that come or are corrected later restate the figures as a new revision.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from aios_platform.contracts.declaration import Label
-from aios_platform.contracts.record import Record, digest_of, nearest
+from aios_platform.contracts.record import Record, digest_of
 from aios_platform.contracts.windows import Window
-from aios_platform.errors import DataError, MetricError
+from aios_platform.errors import MetricError
 from aios_platform.metrics import evaluate
+from aios_platform.monitoring.estimation import Estimate, EstimateScore, score_estimate
+from aios_platform.monitoring.labels import COUNTS, Matched, match_labels, table_columns
 from aios_platform.resampling import metric_interval, seed_of
 
-SCORE = "probability"
-KNOWN_AT = pa.timestamp("us", tz="UTC")
+# Enough for an interval to look at; the one that decides has more.
+SLICE_RESAMPLES = 200
 
 
 class PerformanceStatus(StrEnum):
@@ -32,6 +34,16 @@ class PerformanceStatus(StrEnum):
     MEASURED = "measured"
     NOT_MATURED = "not_matured"
     NOT_ENOUGH_DATA = "not_enough_data"
+
+
+class SliceFigures(Record):
+    """The primary metric on one group of rows."""
+
+    rows: int = Field(ge=0)
+    base_rate: float
+    value: float
+    low: float
+    high: float
 
 
 class Performance(Record):
@@ -54,6 +66,30 @@ class Performance(Record):
     )
     unpredicted_labels: int = Field(ge=0, description="Known truths nobody predicted.")
     repeated_labels: int = Field(ge=0, description="Deliveries of a truth beyond the last.")
+    corrected_labels: int = Field(
+        default=0, ge=0, description="Rows whose truth was first told otherwise."
+    )
+    contradictory_labels: int = Field(
+        default=0, ge=0, description="Rows told true and false at the same time; left out."
+    )
+    premature_labels: int = Field(
+        default=0,
+        ge=0,
+        description="Rows whose truth was known before they were predicted; left out.",
+    )
+    by_slice: dict[str, SliceFigures] = Field(
+        default_factory=dict, description="The primary metric of groups of rows, 'column=value'."
+    )
+    estimate: Estimate | None = Field(
+        default=None, description="What was expected of the window before its labels came."
+    )
+    estimate_scores: dict[str, EstimateScore] = Field(
+        default_factory=dict, description="How good the estimate turned out, by metric."
+    )
+    predictions_digest: str = Field(default="", description="Of the predictions' Parquet bytes.")
+    truth_digest: str = Field(default="", description="Of the delivered rows' Parquet bytes.")
+    revision: int = Field(default=1, ge=1, description="Counts the statements on this window.")
+    restated: str = Field(default="", description="Why the revision before does not hold.")
     base_rate: float | None = Field(default=None, description="Share of positives.")
     mean_probability: float | None = None
     as_of: datetime
@@ -70,6 +106,32 @@ def matured(windows: Iterable[Window], label: Label, as_of: datetime) -> list[Wi
     return [window for window in windows if matures_at(window, label) <= as_of]
 
 
+def restate(before: Performance, now: Performance) -> Performance:
+    """The next revision of a window's performance, or the one before where nothing changed.
+
+    Args:
+        before: The newest revision.
+        now: A fresh measurement.
+    """
+    told = {"as_of", "revision", "restated"}
+    if now.model_dump(exclude=told) == before.model_dump(exclude=told):
+        return before
+    changes = [
+        f"{name.replace('_', ' ')} {getattr(before, name)} -> {getattr(now, name)}"
+        for name in ("status", *COUNTS)
+        if getattr(before, name) != getattr(now, name)
+    ]
+    if before.model_versions != now.model_versions:
+        versions = (", ".join(p.model_versions) for p in (before, now))
+        changes.insert(0, "version {} -> {}".format(*versions))
+    return now.model_copy(
+        update={
+            "revision": before.revision + 1,
+            "restated": "; ".join(changes) or "other predictions or labels of the same rows",
+        }
+    )
+
+
 def measure(
     *,
     model: str,
@@ -83,15 +145,22 @@ def measure(
     confidence: float = 0.95,
     resamples: int = 1000,
     min_rows: int = 100,
+    slices: Mapping[str, NDArray[np.bool_]] | None = None,
+    min_slice_rows: int = 500,
+    estimate: Estimate | None = None,
+    predictions_digest: str = "",
+    truth_digest: str = "",
 ) -> Performance:
     """Measure one window.
 
-    A truth delivered more than once counts once: the one that became known last by `as_of`.
+    A truth delivered more than once counts once: the one that became known last by `as_of`. A truth
+    that contradicts itself, or that was known before it was predicted, does not count.
 
     Args:
         model: Name of the model.
         window: The window.
-        predictions: Row id, `probability` and `model_version` of each prediction.
+        predictions: Row id, `probability` and `model_version` of each prediction; with
+            `prediction_time`, what was known by then is no truth to be measured by.
         truth: Row id, label (nullable) and its known-at time (UTC) of each row.
         row_id: Column that names a row, in both tables.
         label: The declared label.
@@ -100,12 +169,17 @@ def measure(
         confidence: Two-sided confidence of the interval.
         resamples: Resamples of the interval.
         min_rows: Fewest matched rows of which metrics are computed.
+        slices: Which predictions belong to each group, in their order, shape (predictions,).
+        min_slice_rows: Fewest matched rows of a group that is shown.
+        estimate: What was expected of the window; it is scored by what is measured.
+        predictions_digest: Digest of the predictions.
+        truth_digest: Digest of the delivered truth.
 
     Raises:
         DataError: A column is missing, or a row was predicted twice.
     """
-    matched = _match(window.key, predictions, truth, row_id, label, as_of)
-    (made_by,) = _columns(
+    matched = match_labels(window.key, predictions, truth, row_id, label, as_of)
+    (made_by,) = table_columns(
         f"predictions of {window.key}", predictions, {"model_version": pa.string()}
     )
     versions = tuple(sorted(pc.unique(made_by).to_pylist()))
@@ -122,6 +196,9 @@ def measure(
                 "model_versions": versions,
                 "as_of": as_of,
                 "reason": reason,
+                "estimate": estimate,
+                "predictions_digest": predictions_digest,
+                "truth_digest": truth_digest,
                 **matched.counts,
                 **found,
             }
@@ -159,65 +236,43 @@ def measure(
         high=interval.high,
         base_rate=float(matched.labels.mean()),
         mean_probability=float(matched.scores.mean()),
+        estimate_scores=score_estimate(estimate, metrics) if estimate else {},
+        by_slice=_by_slice(
+            matched, slices or {}, metric, confidence, max(min_slice_rows, min_rows)
+        ),
     )
 
 
-@dataclass(frozen=True)
-class _Matched:
-    labels: NDArray[np.bool_]
-    scores: NDArray[np.float64]
-    counts: dict[str, int]
-
-
-def _match(
-    window: str, predictions: pa.Table, truth: pa.Table, row_id: str, label: Label, as_of: datetime
-) -> _Matched:
-    import polars as pl
-
-    made = _columns(f"predictions of {window}", predictions, {row_id: pa.string(), SCORE: None})
-    facts = _columns(
-        f"labels of {window}",
-        truth,
-        {row_id: pa.string(), label.column: pa.bool_(), label.known_at: KNOWN_AT},
-    )
-    answered = pl.DataFrame({"id": made[0], "score": made[1]})
-    if answered["id"].n_unique() != answered.height or answered["id"].null_count():
-        raise DataError(
-            f"The predictions of {window} name a row twice, or not at all.",
-            remedy="Score the window again; predictions have one row per row id.",
-        )
-    known = (
-        pl.DataFrame({"id": facts[0], "label": facts[1], "known_at": facts[2]})
-        .drop_nulls()
-        .filter(pl.col("known_at") <= as_of)
-        .sort("id", "known_at", "label")
-    )
-    unique = known.unique("id", keep="last", maintain_order=True)
-    joined = answered.join(unique, on="id", how="inner").sort("id")
-    return _Matched(
-        labels=joined["label"].to_numpy(),
-        scores=joined["score"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
-        counts={
-            "predictions": answered.height,
-            "labels": unique.height,
-            "matched": joined.height,
-            "unlabelled_predictions": answered.height - joined.height,
-            "unpredicted_labels": unique.height - joined.height,
-            "repeated_labels": known.height - unique.height,
-        },
-    )
-
-
-def _columns(
-    what: str, table: pa.Table, types: dict[str, pa.DataType | None]
-) -> list[pa.ChunkedArray]:
-    found = []
-    for name, kind in types.items():
-        if name not in table.column_names:
-            raise DataError(
-                f"The {what} have no column '{name}'. {nearest(name, table.column_names)}",
-                remedy="Hand over the table as it was written.",
+def _by_slice(
+    matched: Matched,
+    slices: Mapping[str, NDArray[np.bool_]],
+    metric: str,
+    confidence: float,
+    min_rows: int,
+) -> dict[str, SliceFigures]:
+    found = {}
+    for name, members in slices.items():
+        inside = members[matched.places]
+        labels, scores = matched.labels[inside], matched.scores[inside]
+        if labels.size < min_rows or labels.all() or not labels.any():
+            continue
+        try:
+            interval = metric_interval(
+                metric,
+                labels,
+                scores,
+                seed=seed_of(digest_of(name)),
+                confidence=confidence,
+                resamples=SLICE_RESAMPLES,
             )
-        column = table[name]
-        found.append(column if kind is None else column.cast(kind))
+        except MetricError:
+            # So few of one outcome that a resample lacks it: nothing to show.
+            continue
+        found[name] = SliceFigures(
+            rows=labels.size,
+            base_rate=float(labels.mean()),
+            value=interval.estimate,
+            low=interval.low,
+            high=interval.high,
+        )
     return found

@@ -1,25 +1,35 @@
 """Assets `performance`, `drift` and `retrain_decision`: what is seen of the live model."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from aios_platform.components.model_lifecycle.deciding import champion_to_watch, decide_on
 from aios_platform.components.model_lifecycle.faults import search_faults
 from aios_platform.components.model_lifecycle.jobs import partitions_of
-from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.observations import (
+from aios_platform.components.model_lifecycle.measuring import (
+    estimate_record,
     measure_window,
-    observe_drift,
-    trend,
+    revisions,
 )
+from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.observations import observe_drift, trend
 from aios_platform.components.model_lifecycle.principals import acting_for
 from aios_platform.components.model_lifecycle.references import Reference
 from aios_platform.components.model_lifecycle.spans import clock_of, span, windows_of
-from aios_platform.components.model_lifecycle.tables import decision_table, drift_table
+from aios_platform.components.model_lifecycle.state import matured_keys
+from aios_platform.components.model_lifecycle.tables import (
+    decision_table,
+    drift_table,
+    performance_metadata,
+    revision_table,
+)
 from aios_platform.resources.stores import Artifacts, Ledger
 from aios_platform.telemetry import stage
+
+if TYPE_CHECKING:
+    from aios_platform.monitoring.performance import Performance
 
 NO_DATA_FAULT = "no_data_fault"
 
@@ -38,32 +48,31 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
         backfill_policy=one_run,
         owners=[declaration.owner],
         kinds={"python"},
-        description="Predictions against the truth, for windows whose labels are complete.",
+        description="Predictions against the truth of windows whose labels are complete; of the "
+        "others, what their scores promise. Figures that changed are restated, with their history.",
     )
     def performance(
-        context: dg.AssetExecutionContext, artifacts: Artifacts
+        context: dg.AssetExecutionContext, artifacts: Artifacts, ledger: Ledger
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         store, found = artifacts.open(), []
+        clock = clock_of(context)
         with stage(names.model, "performance", span(context)) as made:
+            reference = Reference(names, store, champion_to_watch(names, ledger.open()))
+            matured = matured_keys(declaration, clock)
             for window in windows_of(context, declaration):
-                result = measure_window(names, store, window, clock_of(context))
+                result = measure_window(names, store, window, clock, reference)
                 found.append(result)
                 context.add_asset_metadata(
                     {
-                        "status": str(result.status),
-                        "reason": result.reason,
-                        "matched": result.matched,
-                        "unlabelled_predictions": result.unlabelled_predictions,
-                        "unpredicted_labels": result.unpredicted_labels,
-                        **result.metrics,
+                        **performance_metadata(result),
+                        "revisions": revision_table(revisions(names, store, window.key)),
+                        "matured_through": matured[-1] if matured else "no window",
+                        "estimates_so_far": estimate_record(names, store),
                     },
                     asset_key=context.asset_key,
                     partition_key=window.key,
                 )
-            texts = [
-                f"{r.window} {r.metric} {r.metrics[r.metric]:.4f}" if r.metrics else
-                f"{r.window} {r.status}" for r in found
-            ]  # fmt: skip
+            texts = [_told(result) for result in found]
             made += texts
         return dg.MaterializeResult(metadata={"summary": "; ".join(texts)})
 
@@ -186,3 +195,13 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
         return dg.MaterializeResult(metadata={"summary": "; ".join(texts)})
 
     return [performance, drift, retrain_decision]
+
+
+def _told(result: "Performance") -> str:
+    """What is known of a window, in a few words."""
+    if result.metrics:
+        return f"{result.window} {result.metric} {result.metrics[result.metric]:.4f}"
+    expected = result.estimate.metrics.get(result.metric) if result.estimate else None
+    if expected is None:
+        return f"{result.window} {result.status}"
+    return f"{result.window} {result.status}, {result.metric} estimated {expected.value:.4f}"

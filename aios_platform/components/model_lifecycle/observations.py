@@ -1,7 +1,6 @@
-"""What the monitoring assets gather for one window: performance and drift."""
+"""Drift of one window, its page, and the trend over windows."""
 
 import base64
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -22,36 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from aios_platform.monitoring.drift import DriftReport
-    from aios_platform.monitoring.performance import Performance
 
 EARLIER = "drift_against_earlier"
-
-
-def measure_window(
-    names: Names, store: ArtifactStore, window: Window, as_of: datetime
-) -> "Performance":
-    """Performance of the window's current predictions, written beside earlier measurements."""
-    from aios_platform.monitoring.performance import measure
-
-    declaration = names.declaration
-    source, label = declaration.source, declaration.label
-    raw = store.require(names.raw_rows, window.key)
-    result = measure(
-        model=names.model,
-        window=window,
-        predictions=store.read(
-            store.require(names.predictions, window.key),
-            [source.row_id, "probability", "model_version"],
-        ),
-        truth=store.read(raw, [source.row_id, label.column, label.known_at]),
-        row_id=source.row_id,
-        label=label,
-        metric=declaration.gate.metric,
-        as_of=as_of,
-        confidence=declaration.gate.confidence,
-    )
-    write_document(names, store, "performance", window.key, result)
-    return result
 
 
 def observe_drift(

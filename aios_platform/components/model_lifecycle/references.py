@@ -20,6 +20,8 @@ from aios_platform.errors import MetricError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from aios_platform.inference.session import Session
+    from aios_platform.monitoring.estimation import Calibration
     from aios_platform.monitoring.importance import Importance
     from aios_platform.monitoring.psi import ReferenceBins
 
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 # Rows of the champion's training data that its own probabilities are binned on, and that the
 # drift page samples from: enough for stable deciles, cheap to score.
 REFERENCE_ROWS = 30_000
+EXAM_ROWS = 20_000
+WINDOW = "window"
 # Of days and hours: whole weeks, so that a Monday meets a Monday.
 WINDOWS_OF_A_YEAR = {Every.HOUR: 52 * 168, Every.DAY: 364, Every.WEEK: 52, Every.MONTH: 12}
 
@@ -75,18 +79,13 @@ class Reference:
         """Bins of the champion's own probabilities on the sample."""
         import pyarrow as pa
 
-        from aios_platform.inference.session import Session
         from aios_platform.monitoring.drift import prediction_bins
         from aios_platform.monitoring.psi import ReferenceBins
 
         name = f"{self._folder}/predictions-{self.champion.model_digest}.json"
         content = self._store.read_named(name)
         if content is None:
-            session = Session(
-                self._store.get(self.champion.model_digest, ".onnx"),
-                digest=self.champion.model_digest,
-            )
-            scores = session.predict(self.sample)
+            scores = self._session.predict(self.sample)
             bins = prediction_bins(pa.chunked_array([pa.array(scores)]))
             self._store.write_named(name, as_json(bins))
             return bins
@@ -110,32 +109,97 @@ class Reference:
     @cached_property
     def importance(self) -> "Importance | None":
         """What the champion uses, measured on its exam; None where there was none."""
-        from aios_platform.inference.session import Session
         from aios_platform.monitoring.importance import Importance, permutation_importance
+
+        name = f"{self._folder}/importance-{self.champion.model_digest}.json"
+        content = self._store.read_named(name)
+        if content is not None:
+            return Importance.model_validate_json(content)
+        rows = self._exam_rows
+        if rows is None:
+            return None
+        try:
+            found = permutation_importance(
+                self._session.predict,
+                rows,
+                self._names.declaration.label.column,
+                self.training_set.features.names,
+            )
+        except MetricError as error:
+            logger.warning("Features' importance to %s is unknown: %s", self._names.model, error)
+            return None
+        self._store.write_named(name, as_json(found))
+        return found
+
+    def calibration_without(self, key: str) -> "Calibration | None":
+        """Outcomes given the champion's scores, from its exam but for one window of it.
+
+        A window is never estimated from its own labels. None where the rest allows no fit.
+        """
+        import pyarrow.compute as pc
+
+        from aios_platform.monitoring.estimation import calibrate
+
+        answers = self._answers
+        if answers is None:
+            return None
+        others = answers.filter(pc.not_equal(answers[WINDOW], key))
+        windows = tuple(sorted(pc.unique(others[WINDOW]).to_pylist()))
+        try:
+            return calibrate(
+                others["label"].to_numpy(), others["score"].to_numpy(), windows=windows
+            )
+        except MetricError as error:
+            logger.warning("Nothing can be estimated for %s: %s", self._names.model, error)
+            return None
+
+    @cached_property
+    def _answers(self) -> "pa.Table | None":
+        """Window, label and the champion's score of rows of its exam; kept under its digest."""
+        import pyarrow as pa
+
+        dataset = f"{self._folder}/answers"
+        kept = self._store.current(dataset, self.champion.model_digest)
+        if kept is not None:
+            return self._store.read(kept)
+        rows = self._exam_rows
+        if rows is None:
+            return None
+        answers = pa.table(
+            {
+                WINDOW: rows[WINDOW],
+                "label": rows[self._names.declaration.label.column],
+                "score": self._session.predict(rows),
+            }
+        )
+        self._store.write(dataset, self.champion.model_digest, answers)
+        return answers
+
+    @cached_property
+    def _exam_rows(self) -> "pa.Table | None":
+        """A sample of the exam's labelled rows, each with its window; None without an exam."""
+        import pyarrow as pa
+
+        from aios_platform.monitoring.sampling import sample
         from aios_platform.promotion.exam import labelled
 
         exam = self.training_set.exam
         if not exam:
             return None
-        name = f"{self._folder}/importance-{self.champion.model_digest}.json"
-        content = self._store.read_named(name)
-        if content is not None:
-            return Importance.model_validate_json(content)
-        features, label = self.training_set.features.names, self._names.declaration.label.column
-        rows = labelled(self._store.scan(exam).to_table(columns=[*features, label]), label)
-        session = Session(
-            self._store.get(self.champion.model_digest, ".onnx"),
-            digest=self.champion.model_digest,
-        )
-        try:
-            found = permutation_importance(session.predict, rows, label, features)
-        except MetricError as error:
-            logger.warning(
-                "The features' importance to %s is unknown: %s", self._names.model, error
-            )
-            return None
-        self._store.write_named(name, as_json(found))
-        return found
+        label = self._names.declaration.label.column
+        columns = [*self.training_set.features.names, label]
+        parts = []
+        for frame in exam:
+            part = sample(labelled(self._store.read(frame, columns), label), EXAM_ROWS // len(exam))
+            parts.append(part.append_column(WINDOW, pa.array([frame.key] * part.num_rows)))
+        return pa.concat_tables(parts)
+
+    @cached_property
+    def _session(self) -> "Session":
+        from aios_platform.inference.session import Session
+
+        digest = self.champion.model_digest
+        return Session(self._store.get(digest, ".onnx"), digest=digest)
 
 
 @dataclass(frozen=True)

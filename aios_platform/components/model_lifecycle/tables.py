@@ -12,6 +12,8 @@ from aios_platform.ledger.entries import entries
 if TYPE_CHECKING:
     from aios_platform.database import Database
     from aios_platform.monitoring.drift import DriftReport
+    from aios_platform.monitoring.estimation import EstimateScore
+    from aios_platform.monitoring.performance import Performance
 
 SHOWN_DECISIONS = 24
 
@@ -36,6 +38,81 @@ def drift_table(report: "DriftReport") -> dg.TableMetadataValue:
                 "reason": column.reason,
             }
             for column in columns
+        ],
+    )
+
+
+def performance_metadata(result: "Performance") -> dict[str, Any]:
+    """A window's figures, what they rest on, its slices, and what had been expected."""
+    from aios_platform.monitoring.labels import COUNTS
+
+    counts = {name: getattr(result, name) for name in COUNTS}
+    shown: dict[str, Any] = {
+        "status": str(result.status),
+        "reason": result.reason,
+        "model_version": ", ".join(result.model_versions),
+        "revision": result.revision,
+        **({"restated": result.restated} if result.restated else {}),
+        **counts,
+        **result.metrics,
+    }
+    if result.by_slice:
+        figures = ("rows", "base_rate", "value", "low", "high")
+        shown["slices"] = _table(
+            {"slice": "string", **dict.fromkeys(figures, "float")},
+            [
+                {"slice": name, **{f: _rounded(getattr(part, f)) for f in figures}}
+                for name, part in result.by_slice.items()
+            ],
+        )
+    if result.estimate is not None:
+        shown["estimate"] = _table(
+            {
+                "metric": "string",
+                **dict.fromkeys(("estimated", "low", "high", "measured", "error"), "float"),
+                "inside": "string",
+            },
+            [
+                {
+                    "metric": name,
+                    "estimated": _rounded(each.value),
+                    "low": _rounded(each.low),
+                    "high": _rounded(each.high),
+                    **_held(result.estimate_scores.get(name)),
+                }
+                for name, each in result.estimate.metrics.items()
+            ],
+        )
+        shown["estimate_calibrated_on"] = ", ".join(result.estimate.calibrated_on)
+    return shown
+
+
+def _held(score: "EstimateScore | None") -> dict[str, Any]:
+    if score is None:
+        return {"measured": "", "error": "", "inside": "labels not complete"}
+    return {
+        "measured": _rounded(score.measured),
+        "error": _rounded(score.error),
+        "inside": "yes" if score.inside else "no",
+    }
+
+
+def revision_table(found: "Sequence[Performance]") -> dg.TableMetadataValue:
+    """Everything that was said about a window, newest first."""
+    kinds = {"revision": "int", "as_of": "string", "version": "string", "status": "string"}
+    return _table(
+        {**kinds, "matched": "int", "value": "float", "restated": "string"},
+        [
+            {
+                "revision": each.revision,
+                "as_of": f"{each.as_of:%Y-%m-%d %H:%M}",
+                "version": ", ".join(each.model_versions),
+                "status": str(each.status),
+                "matched": each.matched,
+                "value": _rounded(each.metrics.get(each.metric)),
+                "restated": each.restated,
+            }
+            for each in reversed(found)
         ],
     )
 

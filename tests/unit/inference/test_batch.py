@@ -32,7 +32,7 @@ def test_rows_in_are_rows_out_in_their_order(session, store, make_frame):
     assert found["flight_id"].equals(frame["flight_id"])
     assert found["prediction_time"].equals(frame["asked_at"])
     assert np.array_equal(found["probability"].to_numpy(), session.predict(frame))
-    assert found["prediction_id"][7].as_py() == "flights:3:f7"
+    assert found["prediction_id"][7].as_py() == "flights:3:2024-01:f7"
     assert set(found["model_version"].to_pylist()) == {"3"}
     assert set(found["model_digest"].to_pylist()) == {session.digest}
     assert set(found["scored_at"].to_pylist()) == {at}

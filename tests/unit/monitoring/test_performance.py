@@ -10,7 +10,13 @@ from aios_platform.contracts.declaration import Label
 from aios_platform.contracts.windows import Every, WindowSchedule
 from aios_platform.errors import DataError
 from aios_platform.metrics import evaluate
-from aios_platform.monitoring.performance import Performance, PerformanceStatus, matured, measure
+from aios_platform.monitoring.performance import (
+    Performance,
+    PerformanceStatus,
+    matured,
+    measure,
+    restate,
+)
 
 SCHEDULE = WindowSchedule(every=Every.MONTH, start="2013-01")
 WINDOW = SCHEDULE.window("2013-10")
@@ -155,3 +161,79 @@ def test_broken_tables_are_errors():
         measured(facts=truth().drop_columns(["late"]))
     with pytest.raises(DataError, match="no column 'model_version'"):
         measured(predictions().drop_columns(["model_version"]))
+
+
+def test_labels_before_their_predictions_wait_and_then_count():
+    """A truth may be delivered before its row was scored; it is counted, and later matched."""
+    none_yet = measured(predictions(0))
+    assert (none_yet.matched, none_yet.unpredicted_labels) == (0, ROWS)
+    scored = measured(predictions(300))
+    assert (scored.matched, scored.unpredicted_labels) == (300, ROWS - 300)
+
+
+def test_a_truth_that_was_known_when_it_was_predicted_proves_nothing():
+    asked = pa.array([WINDOW.start] * 400 + [WINDOW.start + timedelta(hours=2)] * 200, KNOWN)
+    report = measured(predictions(prediction_time=asked))
+    assert (report.premature_labels, report.matched) == (200, 400)
+    first = slice(0, 400)
+    assert report.metrics == pytest.approx(
+        evaluate(truth()["late"].to_numpy()[first], predictions()["probability"].to_numpy()[first])
+    )
+
+
+def test_labels_for_unknown_ids_are_counted_and_left_out():
+    strangers = truth(flight=np.arange(ROWS) + 10_000)
+    report = measured(facts=pa.concat_tables([truth(), strangers]))
+    assert report.unpredicted_labels == ROWS
+    assert report.metrics == measured().metrics
+
+
+def test_contradictory_labels_are_left_out_and_corrections_are_not():
+    facts = truth()
+    late = facts["late"].to_pylist()
+    turned = pa.array([not value for value in late])
+    contradiction = truth(late=turned).slice(0, 100)
+    earlier = truth(
+        late=turned, landed_at=pa.array([WINDOW.start] * ROWS, KNOWN)
+    ).slice(100, 50)  # fmt: skip
+    report = measured(facts=pa.concat_tables([contradiction, facts, earlier]))
+    assert report.contradictory_labels == 100
+    assert report.corrected_labels == 50
+    assert report.matched == ROWS - 100
+    rest = slice(100, None)
+    assert report.metrics == pytest.approx(
+        evaluate(np.array(late)[rest], predictions()["probability"].to_numpy()[rest])
+    )
+
+
+def test_slices_are_measured_on_their_own_rows():
+    inside = np.arange(ROWS) % 3 == 0
+    few = np.arange(ROWS) < 20
+    facts = truth().slice(30)
+    report = measured(
+        facts=facts,
+        slices={"origin=JFK": inside, "origin=LGA": ~inside, "tiny": few},
+        min_slice_rows=50,
+    )
+    assert set(report.by_slice) == {"origin=JFK", "origin=LGA"}
+    jfk = report.by_slice["origin=JFK"]
+    chosen = inside & (np.arange(ROWS) >= 30)
+    expected = evaluate(
+        truth()["late"].to_numpy()[chosen], predictions()["probability"].to_numpy()[chosen]
+    )
+    assert jfk.rows == chosen.sum()
+    assert jfk.value == pytest.approx(expected["roc_auc"])
+    assert jfk.low < jfk.value < jfk.high
+    assert Performance.model_validate_json(report.model_dump_json()) == report
+
+
+def test_figures_are_restated_only_when_something_changed():
+    early = measured(as_of=MATURE - timedelta(days=1))
+    first = restate(early, measured())
+    assert (first.revision, first.restated) == (2, "status not_matured -> measured")
+    assert restate(first, measured(as_of=MATURE + timedelta(days=9))) == first
+    late = ["2"] * ROWS
+    second = restate(first, measured(predictions(model_version=late).slice(9)))
+    assert second.revision == 3
+    assert second.restated.startswith("version 3 -> 2; predictions 600 -> 591; matched 600 -> 591")
+    assert first.metrics == measured().metrics

@@ -1,0 +1,189 @@
+"""Performance of one window: estimated from the scores first, measured by its labels later."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from aios_platform.artifacts import ArtifactStore
+from aios_platform.components.model_lifecycle.documents import (
+    as_json,
+    document_keys,
+    find_document,
+    write_document,
+)
+from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.references import Reference
+from aios_platform.contracts.datasets import DatasetVersion
+from aios_platform.contracts.windows import Window
+from aios_platform.errors import MetricError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from aios_platform.monitoring.estimation import Estimate
+    from aios_platform.monitoring.performance import Performance
+
+PERFORMANCE = "performance"
+
+
+def measure_window(
+    names: Names,
+    store: ArtifactStore,
+    window: Window,
+    as_of: datetime,
+    reference: Reference | None = None,
+) -> "Performance":
+    """Performance of the window's current predictions, as the newest revision of what is said.
+
+    A revision is written when anything changed: labels matured, came late, were corrected, or
+    another version scored the window. Earlier revisions stay as they were.
+
+    Args:
+        names: The model.
+        store: The artifact root.
+        window: The window.
+        as_of: Labels that became known later are not looked at.
+        reference: The live version's; without it nothing is estimated.
+    """
+    from aios_platform.monitoring.performance import measure, restate
+
+    declaration = names.declaration
+    source, label, gate = declaration.source, declaration.label, declaration.gate
+    scored = store.require(names.predictions, window.key)
+    raw = store.require(names.raw_rows, window.key)
+    before = _newest_revision(names, store, window.key)
+    predictions = store.read(
+        scored, [source.row_id, "probability", "model_version", "prediction_time"]
+    )
+    result = measure(
+        model=names.model,
+        window=window,
+        predictions=predictions,
+        truth=store.read(raw, [source.row_id, label.column, label.known_at]),
+        row_id=source.row_id,
+        label=label,
+        metric=gate.metric,
+        as_of=as_of,
+        confidence=gate.confidence,
+        slices=_slices(names, store, window.key, scored.rows),
+        min_slice_rows=gate.min_slice_rows,
+        estimate=_estimate(names, window.key, scored, predictions, reference, before),
+        predictions_digest=scored.digest,
+        truth_digest=raw.digest,
+    )
+    if before is not None:
+        result = restate(before, result)
+    # First the revision, which counts, then what points to it: after a kill in between, the next
+    # call finds the one and mends the other.
+    store.write_once(_revision(names, window.key, result.revision), as_json(result))
+    write_document(names, store, PERFORMANCE, window.key, result)
+    return result
+
+
+def revisions(names: Names, store: ArtifactStore, key: str) -> "list[Performance]":
+    """Everything that was ever said about a window's performance, oldest first."""
+    from aios_platform.monitoring.performance import Performance
+
+    contents = (store.read_named(name) for name in _revisions(names, store, key))
+    return [Performance.model_validate_json(content) for content in contents if content]
+
+
+def estimate_record(names: Names, store: ArtifactStore) -> str:
+    """How good the estimates have been so far, in a sentence."""
+    from aios_platform.monitoring.performance import Performance
+
+    metric = names.declaration.gate.metric
+    measured = (
+        find_document(names, store, PERFORMANCE, key, Performance)
+        for key in document_keys(names, store, PERFORMANCE)
+    )
+    scores = [
+        found.estimate_scores[metric] for found in measured
+        if found is not None and metric in found.estimate_scores
+    ]  # fmt: skip
+    if not scores:
+        return "No estimate could be held against labels yet."
+    off = sum(abs(score.error) for score in scores) / len(scores)
+    inside = sum(score.inside for score in scores)
+    return (
+        f"{metric} was estimated {off:.4f} off on average over {len(scores)} windows; in {inside} "
+        "of them the measured value lay in the estimated interval."
+    )
+
+
+def _newest_revision(names: Names, store: ArtifactStore, key: str) -> "Performance | None":
+    from aios_platform.monitoring.performance import Performance
+
+    found = _revisions(names, store, key)
+    content = store.read_named(found[-1]) if found else None
+    return Performance.model_validate_json(content) if content else None
+
+
+def _revisions(names: Names, store: ArtifactStore, key: str) -> list[str]:
+    return store.names(_revision(names, key, 1).rsplit("/", 1)[0], ".json")
+
+
+def _revision(names: Names, key: str, revision: int) -> str:
+    return f"observations/{names.model}/performance_revisions/{key}/{revision:06d}.json"
+
+
+def _estimate(
+    names: Names,
+    key: str,
+    scored: DatasetVersion,
+    predictions: Any,
+    reference: Reference | None,
+    before: "Performance | None",
+) -> "Estimate | None":
+    """What was expected of these predictions; made once, before their labels were looked at."""
+    from aios_platform.monitoring.estimation import estimate
+    from aios_platform.resampling import seed_of
+
+    kept = before.estimate if before is not None else None
+    if kept is not None and kept.predictions_digest == scored.digest:
+        return kept
+    version = scored.inputs.get("model_version")
+    if reference is None or version != reference.champion.version:
+        return None
+    calibration = reference.calibration_without(key)
+    if calibration is None:
+        return None
+    try:
+        return estimate(
+            predictions["probability"].to_numpy(),
+            calibration,
+            model_version=reference.champion.version,
+            predictions_digest=scored.digest,
+            seed=seed_of(scored.digest),
+            confidence=names.declaration.gate.confidence,
+        )
+    except MetricError:
+        # Too few predictions: the window then says so itself.
+        return None
+
+
+def _slices(
+    names: Names, store: ArtifactStore, key: str, rows: int
+) -> "dict[str, NDArray[np.bool_]]":
+    """Groups of the window's rows, as the gate slices its exam; the window itself is one anyway."""
+    from aios_platform.errors import PromotionError
+    from aios_platform.promotion.slices import slices_of
+
+    declared = [each for each in names.declaration.gate.slices if each.column != "window"]
+    frame = store.current(names.frames, key)
+    if not declared or frame is None or frame.rows != rows:
+        return {}
+    table = store.read(frame, _columns(declared))
+    found: dict[str, NDArray[np.bool_]] = {}
+    for each in declared:
+        try:
+            groups = slices_of(each, table[each.column].to_numpy()).groups
+        except PromotionError:
+            continue
+        found |= {group.name: group.inside for group in groups}
+    return found
+
+
+def _columns(declared: Sequence[Any]) -> list[str]:
+    return list(dict.fromkeys(each.column for each in declared))
