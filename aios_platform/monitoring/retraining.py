@@ -47,6 +47,11 @@ class RetrainEvidence(Record):
     )
     low: float | None = Field(default=None, description="Lower end of its interval.")
     high: float | None = Field(default=None, description="Upper end of its interval.")
+    expected: float | None = Field(
+        default=None,
+        description="What the scores promised before the labels came (`estimation`). A metric "
+        "that fell with it met harder rows; one that fell alone met a changed world.",
+    )
     degraded_before: int = Field(
         default=0, ge=0, description="Windows in a row, up to this one, that showed degradation."
     )
@@ -190,7 +195,7 @@ def _cause(
         text = (
             f"{metric} is {likely:.4f} worse than on the exam ({evidence.observed:.4f} after "
             f"{evidence.baseline:.4f}), with confidence at least {least:.4f}; "
-            f"{policy.degradation:g} is tolerated."
+            f"{policy.degradation:g} is tolerated.{_promised(evidence)}"
         )
         windows = evidence.degraded_before + 1
         if windows >= policy.confirm_windows:
@@ -237,6 +242,12 @@ def _quiet(
     if evidence.drifted:
         return "harmless_shift", f"The features drifted, but {text}"
     return "healthy", text
+
+
+def _promised(evidence: RetrainEvidence) -> str:
+    if not _finite(evidence.expected):
+        return ""
+    return f" The scores of these rows had promised {evidence.expected:.4f}."
 
 
 def _restraint(policy: Retrain, evidence: RetrainEvidence) -> tuple[str, str] | None:

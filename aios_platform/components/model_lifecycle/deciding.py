@@ -23,6 +23,7 @@ from aios_platform.ledger.champions import champion_of
 from aios_platform.ledger.entries import append, entries, payload_of
 
 if TYPE_CHECKING:
+    from aios_platform.monitoring.performance import Performance
     from aios_platform.monitoring.retraining import Attempt, RetrainEvidence
 
 
@@ -114,6 +115,7 @@ def _evidence(
         observed=performance.metrics.get(metric),
         low=performance.low,
         high=performance.high,
+        expected=_expected(performance, metric),
         degraded_before=_degraded_before(names, database, key, champion),
         age_windows=_windows_between(names, champion.trained_through, key),
         **_new_data(names, store, key, champion),
@@ -124,6 +126,11 @@ def _evidence(
         seasonal=_seasonal(names, store, key),
         faults=tuple(fault.reason for fault in faults.faults) if faults else (),
     )
+
+
+def _expected(performance: "Performance", metric: str) -> float | None:
+    promised = performance.estimate.metrics.get(metric) if performance.estimate else None
+    return promised.value if promised else None
 
 
 def _seasonal(names: Names, store: ArtifactStore, key: str) -> bool | None:

@@ -238,3 +238,10 @@ def test_a_cool_down_is_never_below_the_declared_nor_above_the_longest(trainings
     attempts = tuple(Attempt(windows_since=s, helped=h) for s, h in trainings)
     policy = Retrain(cool_down_windows=least, back_off=back_off, max_cool_down_windows=12)
     assert least <= cool_down(policy, attempts) <= 12
+
+
+def test_a_degradation_says_what_the_scores_had_promised():
+    decision = decided({**DEGRADED, "expected": 0.7512})
+    assert decision.reason.endswith("The scores of these rows had promised 0.7512.")
+    assert decision.evidence["expected"] == 0.7512
+    assert "promised" not in decided({**DEGRADED, "expected": math.nan}).reason
