@@ -3,37 +3,38 @@
 import importlib
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 logger = logging.getLogger(__name__)
 
-_one_at_a_time = threading.Lock()
 
+@contextmanager
+def preloading(*modules: str) -> Iterator[None]:
+    """Import modules in the background while the block runs; at its end they are there.
 
-def preload(*modules: str) -> threading.Thread:
-    """Import modules in the background, one after the other.
+    Worth it only around work that releases the interpreter's lock for long stretches (a query, a
+    join, a hash); around plain Python it delays both. The block must not import anything itself
+    that these modules import, too: two threads that enter a package with circular imports by
+    different doors get it half-initialised. Import what it needs before.
 
-    Worth it only beside work that releases the interpreter's lock for long stretches (a query, a
-    join, a hash); beside plain Python it delays both. Whoever imports such a module meanwhile
-    waits for it, as for any import in two threads. A module that cannot be imported is left to
-    whoever needs it to say so.
+    A module that cannot be imported is left to whoever needs it to say so.
 
     Args:
         modules: Names of modules, in the order they will be needed.
-
-    Returns:
-        The thread, for those who want to wait.
     """
 
     def load() -> None:
-        with _one_at_a_time:
-            for module in modules:
-                try:
-                    importlib.import_module(module)
-                except Exception as error:
-                    logger.debug("%s cannot be preloaded: %s", module, error)
-                    return
+        for module in modules:
+            try:
+                importlib.import_module(module)
+            except Exception as error:
+                logger.debug("%s cannot be preloaded: %s", module, error)
+                return
 
-    # Not a daemon: an interpreter that ends in the middle of an import may crash.
-    thread = threading.Thread(target=load, name="preload", daemon=False)
+    thread = threading.Thread(target=load, name="preloading")
     thread.start()
-    return thread
+    try:
+        yield
+    finally:
+        thread.join()

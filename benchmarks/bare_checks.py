@@ -20,8 +20,8 @@ import torch
 
 from aios_platform.contracts.datasets import FieldKind
 from aios_platform.features.canary import single_feature_auc
-from aios_platform.metrics import METRICS
-from aios_platform.resampling import gain_interval, metric_interval
+from aios_platform.metrics import evaluate
+from aios_platform.resampling import gain_interval, metric_interval, metric_intervals
 from aios_platform.training.encoding import categorical_codes, numerical_matrix
 
 RESAMPLES = 2000
@@ -179,19 +179,19 @@ def parity(frame: pa.Table, schema, encoding, model, path: Path) -> float:
 
 
 def intervals(scored: pl.DataFrame, months: list[str]) -> dict[str, tuple[float, float]]:
-    """The gate's comparison with the base rate, and each month's metric, with their intervals."""
+    """What the gate compares and each month's metric, with their intervals."""
     known = scored.drop_nulls("is_late")
     truth, p = known["is_late"].to_numpy(), known["probability"].to_numpy().astype(np.float64)
     constant = np.full(truth.size, truth.mean())
     found = {"gain": gain_interval("roc_auc", truth, p, constant, seed=0, resamples=RESAMPLES)}
+    found |= metric_intervals(["roc_auc", "ece"], truth, p, seed=0, resamples=RESAMPLES)
     month = known["prediction_time"].dt.strftime("%Y-%m").to_numpy()
     for key in months:
         rows = month == key
         found[key] = metric_interval(
             "roc_auc", truth[rows], p[rows], seed=0, resamples=MONTHLY_RESAMPLES
         )
-        for metric in METRICS:
-            METRICS[metric](truth[rows], p[rows])
+        evaluate(truth[rows], p[rows])
     return {name: (round(i.low, 4), round(i.high, 4)) for name, i in found.items()}
 
 

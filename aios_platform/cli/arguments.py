@@ -49,11 +49,8 @@ def code_location() -> "tuple[dg.Definitions, dg.DagsterInstance, ArtifactStore,
     from aios_platform import services
     from aios_platform.artifacts import ArtifactStore
     from aios_platform.database import database
-    from aios_platform.preloading import preload
     from aios_platform.settings import export, settings
 
-    # While the embedded server starts.
-    preload("dagster")
     opened = database()
     variables = services.environment(opened)
     if opened.embedded:

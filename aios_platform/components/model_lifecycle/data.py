@@ -9,7 +9,6 @@ from aios_platform.components.model_lifecycle.jobs import partitions_of
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.spans import span, windows_of
 from aios_platform.errors import WindowRejected
-from aios_platform.preloading import preload
 from aios_platform.resources.stores import Artifacts
 from aios_platform.telemetry import stage
 
@@ -41,8 +40,6 @@ def data_assets(names: Names) -> list[dg.AssetsDefinition]:
     def raw(context: dg.AssetExecutionContext, artifacts: Artifacts) -> Iterator[Any]:
         from aios_platform.data.ingest import ingest_window
 
-        # Needed once the source has delivered; reading works outside the interpreter's lock.
-        preload("great_expectations")
         store = artifacts.open()
         rows = quarantined = 0
         checked: list[Any] = []

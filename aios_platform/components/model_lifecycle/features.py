@@ -10,7 +10,7 @@ from aios_platform.components.model_lifecycle.jobs import partitions_of
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.spans import span, windows_of
 from aios_platform.components.model_lifecycle.state import featured_keys
-from aios_platform.preloading import preload
+from aios_platform.preloading import preloading
 from aios_platform.resources.stores import Artifacts, Features
 from aios_platform.telemetry import stage
 
@@ -44,15 +44,18 @@ def feature_assets(names: Names) -> list[dg.AssetsDefinition]:
         description="Feature tables made by the model's SQL from what was known at each moment.",
     )
     def features(context: dg.AssetExecutionContext, artifacts: Artifacts) -> Iterator[Any]:
+        # Before the block below, in which nothing else may be imported.
+        import duckdb  # noqa: F401
+        import pyarrow.dataset  # noqa: F401
+
         from aios_platform.features.tables import build_feature_tables
 
-        # `online_features` needs it next; DuckDB works outside the interpreter's lock.
-        preload("feast.feature_store")
         store = artifacts.open()
         rows = tables = 0
         with stage(names.model, "features", span(context)) as made:
             windows = windows_of(context, declaration)
-            with ThreadPoolExecutor(WINDOWS_AT_ONCE) as pool:
+            # `online_features` needs Feast next; DuckDB works outside the interpreter's lock.
+            with preloading("feast"), ThreadPoolExecutor(WINDOWS_AT_ONCE) as pool:
                 built = pool.map(
                     lambda window: build_feature_tables(
                         declaration, names.sql_folder, window, store

@@ -8,7 +8,6 @@ import dagster as dg
 from aios_platform.components.model_lifecycle.jobs import partitions_of
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.spans import span, windows_of
-from aios_platform.preloading import preload
 from aios_platform.resources.stores import Artifacts, Features, Ledger
 from aios_platform.telemetry import stage
 
@@ -42,8 +41,6 @@ def inference_assets(names: Names) -> list[dg.AssetsDefinition]:
         from aios_platform.inference.batch import score_window
         from aios_platform.inference.session import Session
 
-        # `drift` needs it next; joins and the model work outside the interpreter's lock.
-        preload("evidently")
         store = artifacts.open()
         rows = 0
         with stage(names.model, "predictions", span(context)) as made:

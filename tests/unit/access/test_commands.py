@@ -77,5 +77,5 @@ def test_a_wrong_key_is_told_and_not_repeated(aios):
 
 def test_a_role_that_is_none_is_explained(aios):
     code, said = aios("add", "root", "--role", "admn")
-    assert code == 2
+    assert code == 1
     assert "Did you mean 'admin'" in " ".join(said.split())

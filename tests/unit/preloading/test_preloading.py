@@ -3,7 +3,7 @@ import textwrap
 
 import pytest
 
-from aios_platform.preloading import preload
+from aios_platform.preloading import preloading
 
 
 @pytest.fixture
@@ -24,22 +24,29 @@ def module(tmp_path, monkeypatch):
 def test_modules_are_imported_in_order(module):
     module("preloaded_first", "import sys; sys.preloading_order = ['first']")
     module("preloaded_second", "import sys; sys.preloading_order.append('second')")
-    preload("preloaded_first", "preloaded_second").join(10)
+    with preloading("preloaded_first", "preloaded_second"):
+        pass
     assert sys.preloading_order == ["first", "second"]  # type: ignore[attr-defined]
     assert {"preloaded_first", "preloaded_second"} <= sys.modules.keys()
 
 
 def test_a_module_that_cannot_be_imported_is_left_to_whoever_needs_it(module):
     module("preloaded_broken", "raise RuntimeError('its own message')")
-    preload("preloaded_broken", "preloaded_never").join(10)
+    with preloading("preloaded_broken", "preloaded_never"):
+        pass
     with pytest.raises(RuntimeError, match="its own message"):
         __import__("preloaded_broken")
 
 
-def test_an_import_meanwhile_waits_for_the_whole_module(module):
+def test_the_block_runs_meanwhile_and_ends_with_the_module_whole(module):
     module("preloaded_slow", "import time; time.sleep(0.3); complete = True")
-    thread = preload("preloaded_slow")
-    import preloaded_slow
+    with preloading("preloaded_slow"):
+        assert not hasattr(sys.modules.get("preloaded_slow"), "complete")
+    assert sys.modules["preloaded_slow"].complete
 
-    assert preloaded_slow.complete
-    thread.join(10)
+
+def test_an_error_in_the_block_is_the_callers(module):
+    module("preloaded_fine", "import time; time.sleep(0.1); complete = True")
+    with pytest.raises(ValueError, match="the block's own"), preloading("preloaded_fine"):
+        raise ValueError("the block's own")
+    assert sys.modules["preloaded_fine"].complete
