@@ -109,6 +109,44 @@ def test_the_drift_report_is_a_page_and_its_figures_are_metadata(life):
     assert str(metadata["report"].value).endswith(path.rsplit("/reports/", 1)[1])
 
 
+def metadata_of(life, asset, window):
+    from dagster import AssetRecordsFilter
+
+    records = life.instance.fetch_materializations(
+        AssetRecordsFilter(asset_key=life.names.asset(asset), asset_partitions=[window]), limit=1
+    )
+    return records.records[0].asset_materialization.metadata
+
+
+def test_drift_is_weighted_by_what_the_champion_uses(life):
+    metadata = metadata_of(life, "drift", "2013-06")
+    rows = [record.data for record in metadata["psi"].records]
+    weights = [row["importance"] for row in rows if row["column"] != "probability"]
+    assert sum(weights) == pytest.approx(1, abs=0.01)
+    assert all(row["adjusted_p"] != "" for row in rows if row["status"] == "drifted")
+    assert metadata["data_faults"].value == "none"
+
+
+def test_performance_was_estimated_from_other_windows_and_then_measured(life):
+    for window, other in (("2013-05", "2013-06"), ("2013-06", "2013-05")):
+        metadata = metadata_of(life, "performance", window)
+        assert metadata["estimate_calibrated_on"].value == other
+        [auc] = [r.data for r in metadata["estimate"].records if r.data["metric"] == "roc_auc"]
+        assert auc["measured"] == pytest.approx(metadata["roc_auc"].value, abs=1e-3)
+        assert 0.5 < auc["low"] < auc["estimated"] < auc["high"] < 1
+    assert metadata["matured_through"].value == "2013-06"
+    assert len(metadata["revisions"].records) == 1
+
+
+def test_the_decisions_are_shown_as_a_table_with_the_trend(life):
+    metadata = metadata_of(life, "retrain_decision", "2013-06")
+    assert {record.data["window"] for record in metadata["decisions"].records} == {
+        "2013-05",
+        "2013-06",
+    }
+    assert "data:image/png;base64," in metadata["trend"].value
+
+
 def test_each_matured_window_has_one_decision_in_the_ledger(life, database):
     rows = entries(database, subject=life.names.model, kind="retrain_decision")
     assert sorted(row.payload["decision"]["window"] for row in rows) == ["2013-05", "2013-06"]
@@ -144,3 +182,33 @@ def test_an_asset_never_takes_some_other_runs_upstream(life):
     [failure] = [event for event in result.all_events if event.is_step_failure]
     cause = failure.step_failure_data.error.cause
     assert "This run has no 'training_set' upstream" in cause.message
+
+
+def test_a_window_in_another_unit_is_a_data_fault_and_is_not_trained_on(life, monkeypatch):
+    import pyarrow.compute as pc
+
+    from aios_platform.components.model_lifecycle.faults import faulty_keys
+
+    deliver = small_flights.read_window
+
+    def in_kilometres(window):
+        tables = dict(deliver(window))
+        flights = tables["flights"]
+        place = flights.schema.get_field_index("distance")
+        kilometres = pc.multiply(flights["distance"], 1.609344)
+        tables["flights"] = flights.set_column(place, "distance", kilometres)
+        return tables
+
+    monkeypatch.setattr(small_flights, "read_window", in_kilometres)
+    job = life.definitions.resolve_job_def(life.names.job("score"))
+    result = job.execute_in_process(
+        instance=life.instance, partition_key="2013-06", tags={"aios/as_of": AS_OF.isoformat()}
+    )
+    assert result.success, "a fault is an alarm, not a failed run"
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert not checks["no_data_fault"].passed
+    assert "kilometres" in checks["no_data_fault"].metadata["2013-06"].value
+    assert faulty_keys(life.names, life.store) == {"2013-06"}
+    # The same predictions of changed rows: the figures are restated, the first ones kept.
+    metadata = metadata_of(life, "performance", "2013-06")
+    assert len(metadata["revisions"].records) == 2
