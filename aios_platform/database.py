@@ -34,6 +34,26 @@ CONNECT_TIMEOUT_SECONDS = 10
 START_ATTEMPTS = 5
 
 
+class Lock:
+    """A server-wide lock as `Database.exclusive` gives it.
+
+    Attributes:
+        held: Whether it was free, and so is held now.
+    """
+
+    def __init__(self, connection: Connection, held: bool) -> None:
+        self._connection = connection
+        self.held = held
+
+    def still_held(self) -> bool:
+        """Whether its connection lives; with the server the lock is gone, too."""
+        try:
+            self._connection.execute(text("SELECT 1"))
+        except DBAPIError:
+            self.held = False
+        return self.held
+
+
 class Database:
     """A reachable Postgres server that has our databases in it.
 
@@ -97,13 +117,13 @@ class Database:
             yield
 
     @contextmanager
-    def exclusive(self, name: str) -> Iterator[bool]:
+    def exclusive(self, name: str) -> Iterator["Lock"]:
         """Hold a server-wide advisory lock if nobody else does; never waits.
 
         The lock belongs to a connection: the server frees it when its holder is killed.
 
         Yields:
-            Whether the lock was free, and is now held.
+            The lock, which is held if it was free.
 
         Raises:
             DatabaseUnavailable: The server does not answer.
@@ -115,7 +135,7 @@ class Database:
             raise _unavailable(self._server, error) from error
         try:
             statement = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
-            yield bool(connection.execute(statement, {"name": name}).scalar_one())
+            yield Lock(connection, bool(connection.execute(statement, {"name": name}).scalar_one()))
         finally:
             # The server may be gone by now, and the lock with it.
             with suppress(DBAPIError):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
+from aios_platform.components.model_lifecycle.liveness import living_executor
 from aios_platform.components.model_lifecycle.names import MODEL_TAG, Names
 from aios_platform.errors import ApprovalError
 
@@ -52,7 +53,7 @@ def approval_job(names: Names) -> dg.JobDefinition:
         description="Approve or reject a promotion that waits for a person. Take a one-time code "
         "with `aios approvals code REQUEST`, and fill in the launchpad.",
         tags={MODEL_TAG: names.model},
-        executor_def=dg.in_process_executor,
+        executor_def=living_executor,
     )
     def approval() -> None:
         decide_request()

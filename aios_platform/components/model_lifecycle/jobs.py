@@ -7,6 +7,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import (
     UnresolvedAssetJobDefinition,
 )
 
+from aios_platform.components.model_lifecycle.liveness import living_executor
 from aios_platform.components.model_lifecycle.names import (
     AS_OF_TAG,
     CAUSE_KEY_TAG,
@@ -86,21 +87,21 @@ def jobs_of(names: Names) -> list[UnresolvedAssetJobDefinition]:
             names.job(Job.SCORE),
             selection=dg.AssetSelection.assets(*(names.asset(a) for a in SCORE_ASSETS)),
             description="Ingest, validate and score windows with the live champion; watch them.",
-            executor_def=dg.in_process_executor,
+            executor_def=living_executor,
             tags={MODEL_TAG: names.model, EXCLUSIVE_TAG: names.model},
         ),
         dg.define_asset_job(
             names.job(Job.RETRAIN),
             selection=dg.AssetSelection.assets(*(names.asset(a) for a in RETRAIN_ASSETS)),
             description="Train a candidate, compare it with the champion, promote or refuse it.",
-            executor_def=dg.in_process_executor,
+            executor_def=living_executor,
             tags={MODEL_TAG: names.model, EXCLUSIVE_TAG: names.model},
         ),
         dg.define_asset_job(
             names.job(Job.PROMOTE),
             selection=dg.AssetSelection.assets(names.asset("champion")),
             description="Make an approved candidate champion; the approvals' sensor launches it.",
-            executor_def=dg.in_process_executor,
+            executor_def=living_executor,
             tags={MODEL_TAG: names.model, EXCLUSIVE_TAG: names.model},
         ),
     ]

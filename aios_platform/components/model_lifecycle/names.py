@@ -12,6 +12,8 @@ CAUSE_TAG = "aios/cause"
 CAUSE_KEY_TAG = "aios/cause_key"
 AS_OF_TAG = "aios/as_of"
 EXCLUSIVE_TAG = "aios/exclusive"
+LAUNCHED_BY_TAG = "aios/launched_by"
+COMMAND = "aios run"
 REQUEST_TAG = "aios/approval_request"
 
 

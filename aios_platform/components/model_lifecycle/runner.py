@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 import dagster as dg
 from dagster_postgres.utils import DagsterPostgresException
@@ -11,7 +11,8 @@ from sqlalchemy.exc import DBAPIError
 
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.jobs import RANGE_END_TAG, run_tags
-from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.liveness import end_dead_runs, plan_lock
+from aios_platform.components.model_lifecycle.names import COMMAND, LAUNCHED_BY_TAG, Names
 from aios_platform.components.model_lifecycle.plan import NextRun, next_run
 from aios_platform.components.model_lifecycle.state import read_state
 from aios_platform.database import Database
@@ -65,18 +66,14 @@ def run_until_done(
             runs it.
         DatabaseUnavailable: Postgres went away.
     """
-    with database.exclusive(run_lock(names.model)) as mine:
-        if not mine:
+    with database.exclusive(plan_lock(names.model)) as mine:
+        if not mine.held:
             raise LifecycleError(
                 f"Another `aios run {names.model}` is at work.",
                 remedy="Wait for its end; the same command then does what is left.",
             )
+        end_dead_runs(instance, database, names.model, datetime.now(UTC), plan_held=True)
         yield from _plan(names, definitions, instance, store, database, as_of)
-
-
-def run_lock(model: str) -> str:
-    """Name of the lock that `aios run` holds, so that nobody else runs the model's plan."""
-    return f"run {model}"
 
 
 def _plan(
@@ -115,7 +112,7 @@ def _execute(
     as_of: datetime,
 ) -> RunResult:
     job = definitions.resolve_job_def(names.job(run.job))
-    tags = run_tags(names, run, as_of)
+    tags = {**run_tags(names, run, as_of), LAUNCHED_BY_TAG: COMMAND}
     single = run.first if run.first is not None and RANGE_END_TAG not in tags else None
     try:
         result = job.execute_in_process(

@@ -1,6 +1,6 @@
 """Sensors and the schedule: the plan, evaluated by the daemon."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -12,10 +12,12 @@ from aios_platform.access.principals import acting_as
 from aios_platform.components.model_lifecycle.alias import look
 from aios_platform.components.model_lifecycle.approvals import note_expired
 from aios_platform.components.model_lifecycle.jobs import CRON, run_tags
+from aios_platform.components.model_lifecycle.liveness import end_dead_runs, plan_lock
 from aios_platform.components.model_lifecycle.names import CAUSE_KEY_TAG, MODEL_TAG, Names
 from aios_platform.components.model_lifecycle.plan import Job, NextRun, next_run
 from aios_platform.components.model_lifecycle.promotion import alias_evaluation
 from aios_platform.components.model_lifecycle.state import read_state
+from aios_platform.database import Database
 from aios_platform.errors import DatabaseUnavailable
 from aios_platform.ledger.identity import SCHEDULER
 from aios_platform.resources.stores import Artifacts, Ledger, Registry
@@ -45,12 +47,16 @@ def requested_run(
     failed is asked for again, at most three times in all, because Dagster burns a failed run's
     key for ever.
     """
+    now, database = datetime.now(UTC), ledger.open()
+    end_dead_runs(instance, database, names.model, now)
     if instance.get_runs(
         filters=dg.RunsFilter(tags={MODEL_TAG: names.model}, statuses=UNFINISHED), limit=1
     ):
         return dg.SkipReason(f"A run of {names.model} is in progress; the plan waits for its end.")
-    now = datetime.now(UTC)
-    state = read_state(names.declaration, names, artifacts.open(), ledger.open(), now)
+    with database.exclusive(plan_lock(names.model)) as plan:
+        if not plan.held:
+            return dg.SkipReason(f"`aios run {names.model}` is at work on the plan.")
+    state = read_state(names.declaration, names, artifacts.open(), database, now)
     run = next_run(names.declaration, state)
     if run is None:
         return dg.SkipReason(f"{names.model} needs nothing: every window is scored and judged.")
@@ -78,54 +84,70 @@ def sensors_of(names: Names, jobs: list[UnresolvedAssetJobDefinition]) -> list[d
     """The plan's sensors, one per job, and the one that watches MLflow's alias."""
     score_job, retrain_job, promote_job = jobs
 
-    @dg.sensor(
-        name=names.job("new_window"),
-        job=score_job,
-        minimum_interval_seconds=30,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        description="A window closed, or was not yet scored by the live champion.",
-    )
-    def new_window(
-        context: dg.SensorEvaluationContext, artifacts: Artifacts, ledger: Ledger
-    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        answer = requested_run(names, Job.SCORE, context.instance, artifacts, ledger)
-        if isinstance(answer, dg.RunRequest):
-            context.update_cursor(answer.run_key)
-        yield answer
+    return [
+        plan_sensor(
+            names,
+            "new_window",
+            Job.SCORE,
+            score_job,
+            "A window closed, or was not yet scored by the live champion.",
+        ),
+        plan_sensor(
+            names,
+            "retrain_wanted",
+            Job.RETRAIN,
+            retrain_job,
+            "There is no champion yet, or a retrain decision asks for a training.",
+        ),
+        plan_sensor(
+            names,
+            "approvals",
+            Job.PROMOTE,
+            promote_job,
+            "A person approved a promotion: carry it out. Notes requests that expired.",
+            before=lambda database: note_expired(names.model, database),
+        ),
+        alias_sensor(names),
+    ]
+
+
+def plan_sensor(
+    names: Names,
+    name: str,
+    kind: Job,
+    job: UnresolvedAssetJobDefinition,
+    description: str,
+    before: Callable[[Database], object] = lambda _: None,
+) -> dg.SensorDefinition:
+    """A sensor that asks for the plan's next run when it is of its job.
+
+    Args:
+        names: The model.
+        name: The sensor's own part of its name.
+        kind: Runs of which job it asks for.
+        job: That job.
+        description: When it fires, for people.
+        before: Done first at every look, in the scheduler's name.
+    """
 
     @dg.sensor(
-        name=names.job("retrain_wanted"),
-        job=retrain_job,
+        name=names.job(name),
+        job=job,
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="There is no champion yet, or a retrain decision asks for a training.",
+        description=description,
     )
-    def retrain_wanted(
-        context: dg.SensorEvaluationContext, artifacts: Artifacts, ledger: Ledger
-    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        answer = requested_run(names, Job.RETRAIN, context.instance, artifacts, ledger)
-        if isinstance(answer, dg.RunRequest):
-            context.update_cursor(answer.run_key)
-        yield answer
-
-    @dg.sensor(
-        name=names.job("approvals"),
-        job=promote_job,
-        minimum_interval_seconds=30,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        description="A person approved a promotion: carry it out. Notes requests that expired.",
-    )
-    def approvals(
+    def asks(
         context: dg.SensorEvaluationContext, artifacts: Artifacts, ledger: Ledger
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         with acting_as(SCHEDULER):
-            note_expired(names.model, ledger.open())
-        answer = requested_run(names, Job.PROMOTE, context.instance, artifacts, ledger)
+            before(ledger.open())
+        answer = requested_run(names, kind, context.instance, artifacts, ledger)
         if isinstance(answer, dg.RunRequest):
             context.update_cursor(answer.run_key)
         yield answer
 
-    return [new_window, retrain_wanted, approvals, alias_sensor(names)]
+    return asks
 
 
 def alias_sensor(names: Names) -> dg.SensorDefinition:

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from aios_platform.components.model_lifecycle.liveness import living_executor
 from aios_platform.resources.stores import Artifacts, Features, Ledger, Registry
 
 
@@ -9,7 +10,7 @@ from aios_platform.resources.stores import Artifacts, Features, Ledger, Registry
 def resources() -> dg.Definitions:
     """The stores, and the executor: one process per run, because imports cost more than steps."""
     return dg.Definitions(
-        executor=dg.in_process_executor,
+        executor=living_executor,
         resources={
             "artifacts": Artifacts(),
             "ledger": Ledger(),

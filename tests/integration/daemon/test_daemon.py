@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,10 @@ pytestmark = [
 LOCATION = "small_flights"
 RUNS = """
 { runsOrError { ... on Runs { results { runId jobName status tags { key value } } } } }
+"""
+EVENTS = """
+query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection {
+  events { ... on MessageEvent { message } } } } }
 """
 SENSORS = """
 query($repository: RepositorySelector!) { sensorsOrError(repositorySelector: $repository) {
@@ -56,6 +61,7 @@ class Workstation:
         )
         self.supervisor = Supervisor(services, environment(database), folder / "logs")
         self.services = services
+        self.killed: str | None = None
         self.supervisor.start()
 
     def ask(self, query: str, **variables: object) -> dict:
@@ -71,9 +77,19 @@ class Workstation:
         return self.ask(RUNS)["runsOrError"]["results"]
 
     def failures(self) -> list[str]:
-        return [
-            f"{run['jobName']} {run['runId']}" for run in self.runs() if run["status"] == "FAILURE"
-        ]
+        return [run["runId"] for run in self.runs() if run["status"] == "FAILURE"]
+
+    def kill_one_that_trains(self) -> str | None:
+        """Kill the process of a training run with -9; its id, or None while none is at work."""
+        for run in self.runs():
+            if run["jobName"].endswith("__retrain") and run["status"] == "STARTED":
+                said = self.ask(EVENTS, run=run["runId"])["logsForRun"]["events"]
+                pids = [re.search(r"in process \(pid: (\d+)\)", e.get("message", "")) for e in said]
+                found = [int(match[1]) for match in pids if match]
+                if found:
+                    os.kill(found[0], signal.SIGKILL)
+                    return str(run["runId"])
+        return None
 
 
 def free_port() -> int:
@@ -99,10 +115,11 @@ def bootstrapped(database, tmp_path_factory):
     limit = time.monotonic() + 600
     try:
         while time.monotonic() < limit:
+            station.killed = station.killed or station.kill_one_that_trains()
             decided = entries(database, subject=names.model, kind="retrain_decision")
-            if len(decided) >= 2 or station.failures():
+            if len(decided) >= 2 or set(station.failures()) - {station.killed}:
                 break
-            time.sleep(2)
+            time.sleep(1)
         yield station, names, store
     finally:
         station.supervisor.stop()
@@ -110,21 +127,34 @@ def bootstrapped(database, tmp_path_factory):
 
 def test_the_daemon_brings_a_new_model_to_life(bootstrapped, database):
     station, names, store = bootstrapped
-    assert not station.failures()
+    assert station.failures() == [station.killed]
     assert champion_of(database, names.model).trained_through == "2013-04"
     assert {"2013-05", "2013-06"} <= set(store.keys(names.predictions))
 
 
-def test_each_cause_had_exactly_one_run(bootstrapped):
+def test_each_cause_had_one_run_and_that_which_was_killed_a_second(bootstrapped):
     station, _, _ = bootstrapped
-    keys = [
-        tag["value"]
+    keys = {
+        run["runId"]: tag["value"]
         for run in station.runs()
         for tag in run["tags"]
         if tag["key"] == "aios/cause_key"
-    ]
-    assert len(keys) >= 3
-    assert len(keys) == len(set(keys))
+    }
+    assert len(keys) >= 4
+    again = keys.pop(station.killed)
+    assert sorted(keys.values()).count(again) == 1
+    assert len(keys) == len(set(keys.values()))
+
+
+def test_the_killed_run_left_one_version_and_one_promotion(bootstrapped, database):
+    station, names, _ = bootstrapped
+    assert station.killed
+    promotions = entries(database, subject=names.model, kind="promotion")
+    candidates = entries(database, subject=names.model, kind="candidate")
+    assert len(promotions) == 1
+    assert {row.payload["version"] for row in candidates} == {
+        promotions[0].payload["champion"]["version"]
+    }
 
 
 def test_sensors_tick_without_an_error(bootstrapped):

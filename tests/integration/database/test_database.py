@@ -168,9 +168,11 @@ def test_an_exclusive_lock_is_had_once_and_freed_with_its_holder(database):
         database.exclusive("a model's plan") as second,
         database.exclusive("another's") as other,
     ):
-        assert (first, second, other) == (True, False, True)
+        assert (first.held, second.held, other.held) == (True, False, True)
+        assert first.still_held()
+        assert not second.still_held()
     with database.exclusive("a model's plan") as again:
-        assert again
+        assert again.held
     holder = subprocess.Popen(
         [
             sys.executable,
@@ -178,7 +180,7 @@ def test_an_exclusive_lock_is_had_once_and_freed_with_its_holder(database):
             "import sys, time; from aios_platform.database import Database; "
             "from sqlalchemy import make_url; "
             "lock = Database(make_url(sys.argv[1]), embedded=False).exclusive('killed'); "
-            "print(lock.__enter__(), flush=True); time.sleep(60)",
+            "print(lock.__enter__().held, flush=True); time.sleep(60)",
             database.server_url,
         ],
         stdout=subprocess.PIPE,
@@ -187,13 +189,14 @@ def test_an_exclusive_lock_is_had_once_and_freed_with_its_holder(database):
     assert holder.stdout is not None
     assert holder.stdout.readline().strip() == "True"
     with database.exclusive("killed") as held:
-        assert not held
+        assert not held.held
     holder.kill()
     holder.wait(10)
     holder.stdout.close()
     deadline = time.monotonic() + 20
     freed = False
     while not freed and time.monotonic() < deadline:
-        with database.exclusive("killed") as freed:
-            time.sleep(0.05)
+        with database.exclusive("killed") as lock:
+            freed = lock.held
+        time.sleep(0.05)
     assert freed
