@@ -87,6 +87,9 @@ class FaultReport(Record):
     compared_with: tuple[str, ...] = Field(
         description="Windows without faults that it was compared with, oldest first."
     )
+    made_from: dict[str, str] = Field(
+        default_factory=dict, description="Digests of the tables and of what was exempt."
+    )
 
 
 def find_faults(

@@ -3,7 +3,7 @@
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from aios_platform.components.model_lifecycle.faults import faulty_keys
+from aios_platform.components.model_lifecycle.faults import without_faults
 from aios_platform.components.model_lifecycle.handoff import (
     Candidate,
     TrainingSet,
@@ -49,12 +49,14 @@ def pin_training_set(
     from aios_platform.features.training_set import assemble
 
     declaration, store = names.declaration, stores.artifacts
-    featured = featured_keys(names, store) - faulty_keys(names, store)
-    usable = [key for key in matured_keys(declaration, as_of) if key in featured]
+    featured = featured_keys(names, store)
+    matured = [key for key in matured_keys(declaration, as_of) if key in featured]
+    usable = without_faults(names, store, matured)
     split = split_windows(declaration, usable)
     if split is None:
         raise LifecycleError(
-            f"{names.model} has {len(usable)} matured windows with features; training needs "
+            f"{names.model} has {len(usable)} matured windows with features and without a data "
+            f"fault ({len(matured) - len(usable)} have one); training needs "
             f"{declaration.training.min_windows} and the exam {declaration.exam.windows}.",
             remedy=f"Score more windows first (the job '{names.job('score')}'), or lower "
             "training.min_windows.",

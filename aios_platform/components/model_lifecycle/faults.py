@@ -1,15 +1,16 @@
 """Searches a window's delivered tables for data faults, and knows which windows have one."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.documents import (
     as_json,
-    document_keys,
     find_document,
     write_document,
 )
 from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.contracts.record import digest_of
 
 if TYPE_CHECKING:
     from aios_platform.monitoring.faults import FaultReport
@@ -22,10 +23,17 @@ LOOK_BACK = 12
 
 
 def search_faults(names: Names, store: ArtifactStore, key: str) -> "FaultReport":
-    """Look for faults in a window, against the last ones without; the report is kept."""
-    from aios_platform.monitoring.faults import find_faults
+    """Look for faults in a window, against the last ones without.
+
+    The report is kept, and made anew when the window's tables or the declaration changed.
+    """
+    from aios_platform.monitoring.faults import FaultReport, find_faults
 
     declaration = names.declaration
+    made_from = _made_from(names, store, key)
+    kept = find_document(names, store, FAULTS, key, FaultReport)
+    if kept is not None and kept.made_from == made_from:
+        return kept
     report = find_faults(
         key,
         _summaries(names, store, key),
@@ -33,15 +41,30 @@ def search_faults(names: Names, store: ArtifactStore, key: str) -> "FaultReport"
         declaration.source.tables,
         max_quarantine_share=declaration.source.max_quarantine_share,
         exempt=declaration.monitoring.fault_exempt,
-    )
+    ).model_copy(update={"made_from": made_from})
     write_document(names, store, FAULTS, key, report)
     return report
 
 
-def faulty_keys(names: Names, store: ArtifactStore) -> frozenset[str]:
-    """Windows with a data fault; no model is trained or examined on them."""
-    keys = document_keys(names, store, FAULTS)
-    return frozenset(key for key in keys if _has_fault(names, store, key))
+def without_faults(names: Names, store: ArtifactStore, keys: Sequence[str]) -> list[str]:
+    """The windows without a data fault; no model is trained or examined on the others.
+
+    Args:
+        names: The model.
+        store: The artifact root.
+        keys: Windows that have rows, oldest first.
+    """
+    return [key for key in keys if not search_faults(names, store, key).faults]
+
+
+def _made_from(names: Names, store: ArtifactStore, key: str) -> dict[str, str]:
+    declaration = names.declaration
+    found = {"exempt": digest_of(declaration.monitoring.fault_exempt)}
+    for table in declaration.source.tables:
+        for kind in ("raw", "quarantine"):
+            version = store.current(f"{names.model}/{kind}/{table}", key)
+            found[f"{kind}/{table}"] = version.digest if version else ""
+    return found
 
 
 def _has_fault(names: Names, store: ArtifactStore, key: str) -> bool:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aios_platform.components.model_lifecycle.evidence import collect
-from aios_platform.components.model_lifecycle.faults import faulty_keys
+from aios_platform.components.model_lifecycle.faults import without_faults
 from aios_platform.components.model_lifecycle.handoff import Candidate, Judged, recall
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.state import VERDICT, featured_keys, matured_keys
@@ -77,12 +77,13 @@ def newest_exam(
     from aios_platform.features.training_set import assemble
 
     declaration = names.declaration
-    featured = featured_keys(names, stores.artifacts) - faulty_keys(names, stores.artifacts)
-    usable = [
+    featured = featured_keys(names, stores.artifacts)
+    later = [
         key
         for key in matured_keys(declaration, as_of)
         if key in featured and key > candidate.trained_through
     ]
+    usable = without_faults(names, stores.artifacts, later)
     windows = [declaration.windows.window(key) for key in usable[-declaration.exam.windows :]]
     frames = assemble(declaration, windows, as_of, stores.artifacts, stores.features)
     return ExamFrames(frames.versions, frames.service_digest)

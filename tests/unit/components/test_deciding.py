@@ -10,7 +10,7 @@ import pytest
 from aios_platform.cli import main
 from aios_platform.components.model_lifecycle.deciding import decide_on
 from aios_platform.components.model_lifecycle.documents import write_document
-from aios_platform.components.model_lifecycle.faults import FAULTS, faulty_keys, search_faults
+from aios_platform.components.model_lifecycle.faults import FAULTS, search_faults, without_faults
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.state import VERDICT
 from aios_platform.contracts.decisions import Decision
@@ -193,13 +193,25 @@ def test_a_fault_is_found_and_does_not_become_the_measure_of_what_follows(names,
         report = search_faults(names, store, key)
         assert [fault.kind for fault in report.faults] == [FaultKind.UNIT]
         assert report.compared_with == ("2013-01", "2013-02", "2013-03")
-    assert faulty_keys(names, store) == {"2013-04", "2013-05"}
+    five = [f"2013-{month:02}" for month in range(1, 6)]
+    assert without_faults(names, store, five) == five[:3]
     deliver(names, store, "2013-06")
     assert search_faults(names, store, "2013-06").faults == ()
     # Mended and delivered again.
     deliver(names, store, "2013-05")
     assert search_faults(names, store, "2013-05").faults == ()
-    assert faulty_keys(names, store) == {"2013-04"}
+    assert without_faults(names, store, five) == [*five[:3], "2013-05"]
+
+
+def test_windows_that_nobody_searched_are_searched_before_a_model_is_trained_on_them(names, store):
+    keys = ["2013-01", "2013-02", "2013-03", "2013-04"]
+    for key in keys:
+        deliver(names, store, key, scale=25.4 if key == "2013-03" else 1.0)
+    assert without_faults(names, store, keys) == ["2013-01", "2013-02", "2013-04"]
+    exempt = names.declaration.monitoring.model_copy(update={"fault_exempt": ("toys.size",)})
+    declared = names.declaration.model_copy(update={"monitoring": exempt})
+    allowed = Names(declared, names.folder)
+    assert without_faults(allowed, store, keys) == keys
 
 
 def test_the_command_lists_decisions_in_words_and_as_json(
