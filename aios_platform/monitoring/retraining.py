@@ -171,7 +171,9 @@ def _degraded(
 ) -> tuple[bool, tuple[float, float] | None]:
     """Whether the window shows degradation, and by how much the metric got worse.
 
-    Hysteresis: it takes confidence to count as degraded, and a real recovery to stop doing so.
+    It takes confidence to count as degraded: that the loss is beyond the bound or, where what the
+    model uses has drifted as well, that there is a loss at all and the bound is most likely passed.
+    Hysteresis: it takes a real recovery to stop counting as degraded.
     """
     losses = _losses(metric, evidence)
     if losses is None:
@@ -179,7 +181,8 @@ def _degraded(
     least, likely = losses
     if evidence.degraded_before and likely > policy.recovery * policy.degradation:
         return True, losses
-    return least > policy.degradation, losses
+    both = bool(evidence.drifted) and least > 0 and likely > policy.degradation
+    return least > policy.degradation or both, losses
 
 
 def _cause(
@@ -195,7 +198,8 @@ def _cause(
         text = (
             f"{metric} is {likely:.4f} worse than on the exam ({evidence.observed:.4f} after "
             f"{evidence.baseline:.4f}), with confidence at least {least:.4f}; "
-            f"{policy.degradation:g} is tolerated.{_promised(evidence)}"
+            f"{policy.degradation:g} is tolerated."
+            f"{_besides(policy, evidence, least)}{_promised(evidence)}"
         )
         windows = evidence.degraded_before + 1
         if windows >= policy.confirm_windows:
@@ -242,6 +246,15 @@ def _quiet(
     if evidence.drifted:
         return "harmless_shift", f"The features drifted, but {text}"
     return "healthy", text
+
+
+def _besides(policy: Retrain, evidence: RetrainEvidence, least: float) -> str:
+    """What else speaks for a degradation, where the loss alone would not be enough."""
+    if least > policy.degradation:
+        return ""
+    if evidence.drifted and least > 0:
+        return " What the model uses has drifted, too."
+    return " It counted as degraded before and has not recovered."
 
 
 def _promised(evidence: RetrainEvidence) -> str:

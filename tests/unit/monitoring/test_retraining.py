@@ -120,14 +120,31 @@ NUMBERS = st.one_of(st.none(), st.floats(0, 1), st.sampled_from([math.nan, math.
 
 
 @given(NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.floats(0, 1), st.booleans())
-def test_drift_never_changes_what_is_done(baseline, observed, low, high, share, drifted):
+def test_drift_alone_never_retrains(baseline, observed, low, high, share, drifted):
     measures = {"baseline": baseline, "observed": observed, "low": low, "high": high}
-    without = decided({**measures, "drift_share": None, "drifted": None})
-    with_drift = decided({**measures, "drift_share": share, "drifted": drifted})
-    assert with_drift.action is without.action
+    decision = decided({**measures, "drift_share": share, "drifted": drifted})
     sound = all(value is not None and math.isfinite(value) for value in measures.values())
-    worse = sound and baseline - max(low, high) > POLICY.degradation
-    assert (without.action is RetrainAction.RETRAIN) == worse
+    least = baseline - max(low, high) if sound else math.nan
+    beyond = least > POLICY.degradation
+    both = drifted and least > 0 and sound and baseline - observed > POLICY.degradation
+    assert (decision.action is RetrainAction.RETRAIN) == (beyond or both)
+
+
+@pytest.mark.parametrize(
+    ("changes", "drifted", "degraded"),
+    [
+        # 0.025 worse, with confidence 0.015: only together with drift is that enough.
+        ({"observed": 0.745, "low": 0.735, "high": 0.755}, False, False),
+        ({"observed": 0.745, "low": 0.735, "high": 0.755}, True, True),
+        # No certain loss, or most likely a tolerated one.
+        ({"observed": 0.745, "low": 0.715, "high": 0.775}, True, False),
+        ({"observed": 0.755, "low": 0.75, "high": 0.76}, True, False),
+    ],
+)
+def test_a_loss_and_a_drift_of_what_the_model_uses_confirm_each_other(changes, drifted, degraded):
+    decision = decided({**changes, "drifted": drifted})
+    assert decision.degraded is degraded
+    assert ("has drifted, too" in decision.reason) is degraded
 
 
 FAULT = {"faults": ["weather.temperature: the values look like degrees Celsius."]}
