@@ -16,6 +16,7 @@ from aios_platform.cli import (
     workstation,
 )
 from aios_platform.errors import AiosError
+from aios_platform.preloading import collect_rarely
 
 app = typer.Typer(
     name="aios",
@@ -65,6 +66,7 @@ def main() -> None:
     """Entry point: our own errors become one readable line and exit status 1."""
     # A misspelt option is an error, and 2 is a verdict of `aios promote`.
     click.UsageError.exit_code = 1
+    collect_rarely()
     try:
         app()
     except AiosError as error:

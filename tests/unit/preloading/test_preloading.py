@@ -1,9 +1,10 @@
+import gc
 import sys
 import textwrap
 
 import pytest
 
-from aios_platform.preloading import preloading
+from aios_platform.preloading import collect_rarely, preloading
 
 
 @pytest.fixture
@@ -50,3 +51,13 @@ def test_an_error_in_the_block_is_the_callers(module):
     with pytest.raises(ValueError, match="the block's own"), preloading("preloaded_fine"):
         raise ValueError("the block's own")
     assert sys.modules["preloaded_fine"].complete
+
+
+def test_the_collector_looks_less_often_and_still_finds_cycles():
+    before = gc.get_threshold()
+    try:
+        collect_rarely()
+        assert gc.get_threshold()[0] > before[0]
+        assert gc.isenabled()
+    finally:
+        gc.set_threshold(*before)
