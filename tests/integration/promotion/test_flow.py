@@ -1,6 +1,5 @@
 """From a trained version to the live one: headless, with a person, back again, and after a kill."""
 
-import itertools
 import json
 import os
 import pkgutil
@@ -555,69 +554,54 @@ def test_killed_for_real_between_the_swap_and_the_alias(home):
 
 
 @contextmanager
-def mlflow_down(home):
-    """Every statement on MLflow's own connections fails, as without a server."""
-    store = home.stores.registry._client._get_registry_client().store
-    tracking = home.stores.registry._client._tracking_client.store
+def down(home, name):
+    """One database of the server takes no connections, and loses those it had."""
+    maintenance = sqlalchemy.create_engine(
+        home.stores.database.server_url, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool
+    )
+    with maintenance.connect() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        connection.exec_driver_sql(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        )
+        try:
+            yield
+        finally:
+            connection.exec_driver_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
-    def refuse(*arguments, **named):
-        raise sqlalchemy.exc.OperationalError("select", {}, Exception("server closed"))
 
-    with pytest.MonkeyPatch.context() as patch:
-        for engine in {store.engine, tracking.engine}:
-            patch.setattr(engine.dialect, "do_execute", refuse)
-        yield
+FLOW = "aios_platform.components.model_lifecycle"
 
 
 @pytest.mark.parametrize(
-    "step",
+    ("name", "step"),
     [
-        "aios_platform.components.model_lifecycle.promoting.candidate_of",
-        "aios_platform.components.model_lifecycle.promoting.judge",
-        "aios_platform.components.model_lifecycle.judging._append",
+        ("mlflow", f"{FLOW}.promoting.candidate_of"),
+        ("mlflow", f"{FLOW}.promoting.judge"),
+        ("mlflow", "aios_platform.registry.store.ModelRegistry.set_verdict"),
+        ("aios", f"{FLOW}.promoting.candidate_of"),
+        ("aios", f"{FLOW}.promoting.judge"),
+        ("aios", f"{FLOW}.judging._append"),
+        ("aios", "aios_platform.ledger.champions.promote"),
     ],
 )
-def test_without_mlflow_there_is_an_error_and_the_champion_stays(home, monkeypatch, step):
+def test_without_a_database_there_is_an_error_and_the_champion_stays(home, monkeypatch, name, step):
     live, version = home.champion(), home.spare()
-    owner, name = step.rsplit(".", 1)
-    module = pkgutil.resolve_name(owner)
-    real = getattr(module, name)
-    with ExitStack() as stack:
+    owner, function = step.rsplit(".", 1)
+    target = pkgutil.resolve_name(owner)
+    real = getattr(target, function)
+    with ExitStack() as outage:
 
         def then_down(*arguments, **named):
-            if name == "_append":
-                found = real(*arguments, **named)
-                stack.enter_context(mlflow_down(home))
-                return found
-            stack.enter_context(mlflow_down(home))
+            outage.enter_context(down(home, name))
             return real(*arguments, **named)
 
-        monkeypatch.setattr(module, name, then_down)
+        monkeypatch.setattr(target, function, then_down)
         with pytest.raises((DatabaseUnavailable, RegistryError)):
             home.promote(version)
     monkeypatch.undo()
     assert home.champion() == live
     assert home.alias() == live.version
-
-
-@pytest.mark.parametrize("after", [0, 1, 3, 5])
-def test_without_postgres_there_is_an_error_and_the_champion_stays(home, monkeypatch, after):
-    live, version = home.champion(), home.spare()
-    database, begun = home.stores.database, itertools.count()
-    real = type(database).begin
-
-    @contextmanager
-    def begin(self):
-        if next(begun) >= after:
-            raise DatabaseUnavailable("Postgres does not answer", remedy="start it")
-        with real(self) as connection:
-            yield connection
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(database), "begin", begin)
-        with pytest.raises(DatabaseUnavailable):
-            home.promote(version)
-    assert home.champion() == live
 
 
 def test_a_version_is_reproduced_and_what_differs_is_named(home, aios):
