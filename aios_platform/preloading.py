@@ -4,6 +4,7 @@ import gc
 import importlib
 import logging
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,12 +40,14 @@ def preloading(*modules: str) -> Iterator[None]:
     """
 
     def load() -> None:
-        for module in modules:
-            try:
-                importlib.import_module(module)
-            except Exception as error:
-                logger.debug("%s cannot be preloaded: %s", module, error)
-                return
+        # Some libraries change the filters of the whole process when they are imported.
+        with warnings.catch_warnings():
+            for module in modules:
+                try:
+                    importlib.import_module(module)
+                except Exception as error:
+                    logger.debug("%s cannot be preloaded: %s", module, error)
+                    return
 
     thread = threading.Thread(target=load, name="preloading")
     thread.start()

@@ -60,6 +60,10 @@ class CalibrationBin(Record):
     rows: int
 
 
+COMPARISONS = ("non_inferior", "beats_constant")
+"""Rules that compare the candidate with the champion, or without one with a constant."""
+
+
 class Verdict(Record):
     """The gate's decision on a candidate, with every reason."""
 
@@ -111,12 +115,18 @@ class Verdict(Record):
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The reasons that decided: the failed rules, else the unknown ones, else all."""
+        """The reasons that decided: the failed rules, else the unknown ones.
+
+        Where all passed: the comparison, what was waived, and how many rules there were.
+        """
         for outcome in (Outcome.FAIL, Outcome.UNKNOWN):
             found = tuple(r.reason for r in self.rules if r.outcome is outcome)
             if found:
                 return found
-        return tuple(r.reason for r in self.rules)
+        compared = (r for r in self.rules if r.rule in COMPARISONS)
+        waived = (r for r in self.rules if r.outcome is Outcome.WAIVED)
+        passed = sum(r.outcome is Outcome.PASS for r in self.rules)
+        return (*(r.reason for r in (*compared, *waived)), f"{passed} rules passed.")
 
 
 class Waiver(Record):

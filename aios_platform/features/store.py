@@ -37,8 +37,10 @@ def open_feature_store(repo: Path, database_url: str) -> "FeatureStore":
         FeatureError: The repository's configuration is wrong.
     """
     export(feast_environment(database_url))
-    from feast import FeatureStore
-    from feast.repo_config import FeastConfigError
+    # Importing Feast turns everybody's warnings on again.
+    with warnings.catch_warnings():
+        from feast import FeatureStore
+        from feast.repo_config import FeastConfigError
 
     try:
         return FeatureStore(repo_path=str(repo))

@@ -31,7 +31,7 @@ def comparisons(verdict: Verdict) -> list[RuleResult]:
 
     The primary metric first, then the slices, worst first, then the guards.
     """
-    names = ("non_inferior", "beats_constant")
+    names = COMPARISONS
     found = [
         rule
         for rule in verdict.rules

@@ -14,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from aios_platform.contracts.decisions import Decision, Outcome, RuleResult, Verdict, Waiver
+from aios_platform.contracts.decisions import (
+    COMPARISONS,
+    Decision,
+    Outcome,
+    RuleResult,
+    Verdict,
+    Waiver,
+)
 from aios_platform.contracts.evidence import Evidence
 from aios_platform.contracts.policy import Gate, Task
 from aios_platform.errors import DeclarationError, MetricError, PromotionError
@@ -164,10 +171,7 @@ def _decide(rules: Sequence[RuleResult]) -> Decision:
     outcomes = {rule.outcome for rule in rules}
     if Outcome.FAIL in outcomes:
         return Decision.REJECT
-    compared = any(
-        rule.rule in ("non_inferior", "beats_constant") and rule.outcome is Outcome.PASS
-        for rule in rules
-    )
+    compared = any(rule.rule in COMPARISONS and rule.outcome is Outcome.PASS for rule in rules)
     if compared and outcomes <= {Outcome.PASS, Outcome.WAIVED, Outcome.NOTED}:
         return Decision.PROMOTE
     return Decision.INCONCLUSIVE
