@@ -4,7 +4,13 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from aios_platform.contracts.decisions import Decision, Outcome, RuleResult, Verdict
+from aios_platform.contracts.decisions import (
+    COMPARISONS,
+    Decision,
+    Outcome,
+    RuleResult,
+    Verdict,
+)
 from aios_platform.promotion.rules import decimals
 
 MOST_ROWS = 30
