@@ -7,6 +7,7 @@ that Dagster takes for started and whose lock is free is dead.
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -30,6 +31,7 @@ GRACE = {
     dg.DagsterRunStatus.CANCELING: timedelta(minutes=1),
 }
 PULSE_SECONDS = 5.0
+SETTLE_SECONDS = 1.0
 
 
 def plan_lock(model: str) -> str:
@@ -108,23 +110,24 @@ def end_dead_runs(
     Raises:
         DatabaseUnavailable: The server does not answer; nobody is taken for dead then.
     """
-    if not plan_held:
-        with opened.exclusive(plan_lock(model)) as plan:
-            plan_held = plan.held
     records = instance.get_run_records(
         filters=dg.RunsFilter(tags={MODEL_TAG: model}, statuses=list(GRACE))
     )
     ended = []
     for record in records:
         run = record.dagster_run
-        of_command = run.tags.get(LAUNCHED_BY_TAG) == COMMAND
-        if of_command:
+        # Locks are looked at after the records: a run that is in them had taken its lock by then.
+        if run.tags.get(LAUNCHED_BY_TAG) == COMMAND:
             # Executed by `aios run` itself, which is at work as long as the plan's lock is held.
-            dead = plan_held
+            dead = plan_held or _free(opened, plan_lock(model))
         else:
-            with opened.exclusive(run_lock(run.run_id)) as lock:
-                free = lock.held
-            dead = free and now - record.update_timestamp > GRACE[run.status]
+            late = now - record.update_timestamp > GRACE[run.status]
+            dead = late and _free(opened, run_lock(run.run_id))
+        if dead:
+            # Dagster hears of a run's end a moment after its lock is free.
+            time.sleep(SETTLE_SECONDS)
+            again = instance.get_run_by_id(run.run_id)
+            dead = again is not None and again.status in GRACE
         if dead:
             message = (
                 "The process of this run is gone (killed, or its machine went down); what it "
@@ -134,3 +137,8 @@ def end_dead_runs(
             instance.report_run_failed(run, message)
             ended.append(run.run_id)
     return ended
+
+
+def _free(opened: Database, name: str) -> bool:
+    with opened.exclusive(name) as lock:
+        return lock.held

@@ -83,6 +83,17 @@ def test_a_run_that_has_only_begun_is_given_time(instance, database):
     assert ended(instance, database, after=timedelta(minutes=6)) == [starting]
 
 
+def test_a_run_that_has_just_ended_keeps_its_end(instance, database, monkeypatch):
+    """Its lock is free a moment before Dagster hears of its end."""
+    run_id = started(instance)
+    monkeypatch.setattr(
+        "aios_platform.components.model_lifecycle.liveness.time.sleep",
+        lambda _: instance.report_run_canceled(instance.get_run_by_id(run_id)),
+    )
+    assert ended(instance, database) == []
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.CANCELED
+
+
 def test_a_waiting_run_and_another_models_are_left_alone(instance, database):
     started(instance, dg.DagsterRunStatus.NOT_STARTED)
     started(instance, **{MODEL_TAG: "another"})
