@@ -11,6 +11,7 @@ The tree::
     │   └── ArtifactCorrupt      the bytes of an artifact are not those that were written
     ├── DataError                data that arrived is not what was declared
     │   ├── SourceError          the source could not be read
+    │   │   └── WindowNotDelivered  it has nothing of the window yet; asked for again later
     │   └── WindowRejected       a whole window is unusable; the last good one stays
     ├── FeatureError             a feature view, table or online read is wrong
     │   └── LeakageError         a feature knows what was not yet known
@@ -26,6 +27,7 @@ The tree::
     │   └── WaiverError          a waiver that may not be granted
     ├── ScoringError             a window could not be scored
     ├── MetricError              labels and scores from which no metric can be computed
+    ├── AlertError               an output did not take an alert, or there is no such alert
     └── LifecycleError           a stage was asked for before what it needs exists
 
 Every message says what happened, where, why, and what to do about it.
@@ -83,6 +85,10 @@ class DataError(AiosError):
 
 class SourceError(DataError):
     """The source could not be read."""
+
+
+class WindowNotDelivered(SourceError):
+    """The source has nothing of the window yet. Sources raise it; it is asked for again later."""
 
 
 class WindowRejected(DataError):
@@ -143,6 +149,10 @@ class ScoringError(AiosError):
 
 class MetricError(AiosError):
     """Labels and scores from which no metric can be computed."""
+
+
+class AlertError(AiosError):
+    """An output did not take an alert, or there is no such alert."""
 
 
 class LifecycleError(AiosError):

@@ -174,6 +174,11 @@ class Champion(Record):
         description="Its mean metrics over the windows of the exam that promoted it."
     )
     promoted_at: datetime
+    live_from: datetime | None = Field(
+        default=None,
+        description="The lifecycle's clock when it went live, which a replay has in the past; "
+        "unset in old rows: promoted_at.",
+    )
     revision: int = Field(ge=1, description="Counts the champions of this model; for the swap.")
 
 
@@ -193,12 +198,15 @@ class RetrainDecision(Record):
     window: str
     action: RetrainAction
     cause: str = Field(
-        description="degradation, age or new_data retrain; data_fault, unconfirmed, cool_down, "
-        "back_off, budget, season, harmless_shift, healthy and no_evidence hold."
+        description="degradation, age or new_data retrain; data_fault, superseded, unconfirmed, "
+        "cool_down, back_off, budget, season, harmless_shift, healthy and no_evidence hold."
     )
     reason: str
     evidence: dict[str, float]
     degraded: bool = Field(default=False, description="The window shows a degraded model.")
     alarm: bool = Field(default=False, description="A person should look at it.")
     faults: tuple[str, ...] = Field(default=(), description="Data faults of the window.")
+    revision: int = Field(
+        default=1, ge=1, description="Of the window's performance, on which it rests."
+    )
     decided_at: datetime

@@ -124,6 +124,16 @@ class Source(Record):
     max_quarantine_share: Share = Field(
         default=0.01, description="A larger share of quarantined rows rejects the window."
     )
+    ask_again_hours: float = Field(
+        default=24.0,
+        gt=0,
+        description="A window that was not delivered, or was refused, is asked for again so often.",
+    )
+    max_delay_hours: float = Field(
+        default=48.0,
+        gt=0,
+        description="Later than this after its end, a window that is not there is an alert.",
+    )
 
     @field_validator("entrypoint")
     @classmethod
@@ -194,6 +204,17 @@ class Label(Record):
         default=1.0,
         ge=0,
         description="A window is matured this many days after its end: labels are then complete.",
+    )
+    corrections_windows: int = Field(
+        default=1,
+        ge=0,
+        description="With the labels of each window that matures, those of so many windows before "
+        "are read again; what came late or was corrected restates their figures.",
+    )
+    min_share: Share = Field(
+        default=0.5,
+        description="Share of a matured window's predictions that must have a label; fewer are "
+        "an alert.",
     )
 
 

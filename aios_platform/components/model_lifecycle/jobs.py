@@ -35,6 +35,7 @@ SCORE_ASSETS = (
     "drift",
     "retrain_decision",
 )
+MEASURE_ASSETS = ("raw", "features", "online_features", "performance", "retrain_decision")
 RETRAIN_ASSETS = ("training_set", "candidate", "verdict", "champion")
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
@@ -77,7 +78,7 @@ def run_tags(names: Names, run: NextRun, as_of: datetime | None = None) -> dict[
 
 
 def jobs_of(names: Names) -> list[UnresolvedAssetJobDefinition]:
-    """`<model>__score`, `<model>__retrain` and `<model>__promote`.
+    """`<model>__score`, `<model>__measure`, `<model>__retrain` and `<model>__promote`.
 
     Several jobs, because whatever lies downstream of a skipped asset is skipped in the same run: a
     refused candidate must not stop the scoring of new windows.
@@ -87,6 +88,14 @@ def jobs_of(names: Names) -> list[UnresolvedAssetJobDefinition]:
             names.job(Job.SCORE),
             selection=dg.AssetSelection.assets(*(names.asset(a) for a in SCORE_ASSETS)),
             description="Ingest, validate and score windows with the live champion; watch them.",
+            executor_def=living_executor,
+            tags={MODEL_TAG: names.model, EXCLUSIVE_TAG: names.model},
+        ),
+        dg.define_asset_job(
+            names.job(Job.MEASURE),
+            selection=dg.AssetSelection.assets(*(names.asset(a) for a in MEASURE_ASSETS)),
+            description="Read windows again whose labels have come, measure their predictions, "
+            "decide whether to retrain.",
             executor_def=living_executor,
             tags={MODEL_TAG: names.model, EXCLUSIVE_TAG: names.model},
         ),

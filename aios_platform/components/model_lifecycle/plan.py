@@ -1,8 +1,11 @@
 """What a model needs next: a pure function from the state of its lifecycle to the next runs.
 
-The same plan drives `aios run` (until nothing is left to do), the sensors and the schedule. That
-is how a brand-new model bootstraps itself: its windows are ingested, then it is trained, then the
-windows after its training are scored, without anybody knowing the order.
+The same plan drives `aios run` and `aios replay` (until nothing is left to do), the sensors and the
+schedule. That is how a brand-new model bootstraps itself: its windows are ingested, then it is
+trained, then the windows after its training are scored, without anybody knowing the order.
+
+A window that does not come, is refused, or fails again and again is passed over: it never stops
+the windows after it.
 """
 
 from enum import StrEnum
@@ -17,6 +20,9 @@ class Job(StrEnum):
     """The jobs of a model that the plan asks for."""
 
     SCORE = "score"
+    """Takes windows from the source to their predictions, and watches these."""
+    MEASURE = "measure"
+    """Holds predictions that are there against labels that have come since."""
     RETRAIN = "retrain"
     PROMOTE = "promote"
     """Carries out a promotion that a person has approved."""
@@ -28,19 +34,30 @@ class LifecycleState(Record):
     closed: tuple[str, ...] = Field(description="Windows that are over.")
     matured: tuple[str, ...] = Field(description="Windows whose labels are complete.")
     featured: frozenset[str] = Field(description="Windows with validated data and features.")
+    asked: dict[str, int] = Field(
+        default_factory=dict,
+        description="Windows that were not delivered or were refused: how often it was tried.",
+    )
+    passed_over: frozenset[str] = Field(
+        default=frozenset(), description="Windows among them whose time to try again is not here."
+    )
     champion_version: str | None = None
     trained_through: str | None = Field(
         default=None, description="Last window the champion was trained on."
     )
-    scored: frozenset[str] = Field(description="Windows the live champion has scored.")
+    scored: frozenset[str] = Field(description="Windows that have predictions.")
     judged: frozenset[str] = Field(
-        default=frozenset(), description="Windows with a retrain decision on the live champion."
+        default=frozenset(), description="Windows with a retrain decision."
     )
     retrain_wanted: str | None = Field(
-        default=None, description="Window whose decision asks for a retraining not yet answered."
+        default=None,
+        description="The decision on the live champion that asks for a retraining, in words.",
     )
     verdicts: frozenset[str] = Field(
         default=frozenset(), description="Causes that already led to a verdict."
+    )
+    given_up: frozenset[str] = Field(
+        default=frozenset(), description="Causes whose runs failed too often."
     )
     approved: int | None = Field(
         default=None, description="Oldest approved request that was not carried out yet."
@@ -74,17 +91,17 @@ def next_run(declaration: ModelDeclaration, state: LifecycleState) -> NextRun | 
             cause=f"request {state.approved} was approved",
             request=state.approved,
         )
-    missing = [k for k in state.closed if k not in state.featured]
-    if missing:
-        first, last = _first_block(state.closed, missing)
-        return NextRun(
-            job=Job.SCORE, cause=f"new windows {first} to {last}", first=first, last=last
-        )
+    missing = [
+        key for key in state.closed if key not in state.featured and key not in state.passed_over
+    ]
+    run = _missing(declaration, state, missing)
+    if run is not None:
+        return run
     if state.champion_version is None:
         return _first_training(declaration, state)
     if state.retrain_wanted is not None:
-        run = NextRun(job=Job.RETRAIN, cause=f"decision on window {state.retrain_wanted}")
-        if run.cause not in state.verdicts:
+        run = NextRun(job=Job.RETRAIN, cause=state.retrain_wanted)
+        if run.cause not in state.verdicts | state.given_up:
             return run
     unscored = [
         key
@@ -94,16 +111,11 @@ def next_run(declaration: ModelDeclaration, state: LifecycleState) -> NextRun | 
         and state.trained_through is not None
         and key > state.trained_through
     ]
-    if unscored:
-        first, last = _first_block(state.closed, unscored)
-        cause = f"windows {first} to {last} unscored by version {state.champion_version}"
-        return NextRun(job=Job.SCORE, cause=cause, first=first, last=last)
-    unjudged = [k for k in state.matured if k in state.scored and k not in state.judged]
-    if unjudged:
-        first, last = _first_block(state.closed, unjudged)
-        cause = f"labels of {first} to {last} matured for version {state.champion_version}"
-        return NextRun(job=Job.SCORE, cause=cause, first=first, last=last)
-    return None
+    run = _block(state, Job.SCORE, unscored, "windows {} were never scored")
+    if run is not None:
+        return run
+    unjudged = [key for key in state.matured if key in state.scored and key not in state.judged]
+    return _measurement(declaration, state, unjudged)
 
 
 def split_windows(
@@ -127,15 +139,73 @@ def split_windows(
     return training, usable[-exam:]
 
 
+def _missing(
+    declaration: ModelDeclaration, state: LifecycleState, missing: list[str]
+) -> NextRun | None:
+    """The first block of windows that were never asked for, else one to be asked for again."""
+    new = [key for key in missing if key not in state.asked]
+    run = _block(state, Job.SCORE, new, "new windows {}")
+    if run is not None:
+        return run
+    for key in missing:
+        if key not in state.asked:
+            continue
+        # What the window brings is history to the next ones: their features are made again.
+        reach = declaration.features.lookback_windows
+        later = [k for k in state.closed if k > key and k in state.featured][:reach]
+        last = _contiguous(state.closed, [key, *later])[1]
+        run = NextRun(
+            job=Job.SCORE,
+            cause=f"window {key} asked for again ({state.asked[key]} times before)",
+            first=key,
+            last=last,
+        )
+        if run.cause not in state.given_up:
+            return run
+    return None
+
+
+def _measurement(
+    declaration: ModelDeclaration, state: LifecycleState, unjudged: list[str]
+) -> NextRun | None:
+    """The first block of windows whose labels matured, with those before that may be restated."""
+    run = _block(state, Job.MEASURE, unjudged, "labels of {} matured")
+    if run is None or run.first is None:
+        return run
+    first, place = run.first, state.closed.index(run.first)
+    earliest = max(0, place - declaration.label.corrections_windows)
+    for key in reversed(state.closed[earliest:place]):
+        if key not in state.scored:
+            break
+        first = key
+    return run.model_copy(update={"first": first})
+
+
 def _first_training(declaration: ModelDeclaration, state: LifecycleState) -> NextRun | None:
     usable = [key for key in state.matured if key in state.featured]
     if split_windows(declaration, usable) is None:
         return None
     run = NextRun(job=Job.RETRAIN, cause=f"no champion; {len(usable)} windows to {usable[-1]}")
-    return None if run.cause in state.verdicts else run
+    return None if run.cause in state.verdicts | state.given_up else run
 
 
-def _first_block(order: tuple[str, ...], keys: list[str]) -> tuple[str, str]:
+def _block(state: LifecycleState, job: Job, keys: list[str], cause: str) -> NextRun | None:
+    """A run over the first contiguous block of windows that was not given up."""
+    left = keys
+    while left:
+        first, last = _contiguous(state.closed, left)
+        run = NextRun(job=job, cause=cause.format(_span(first, last)), first=first, last=last)
+        if run.cause not in state.given_up:
+            return run
+        left = [key for key in left if key > last]
+    return None
+
+
+def _span(first: str, last: str) -> str:
+    return first if first == last else f"{first} to {last}"
+
+
+def _contiguous(order: tuple[str, ...], keys: list[str]) -> tuple[str, str]:
     # A partition range must be contiguous, so that nothing in between is done again.
     positions = [order.index(key) for key in keys]
     last = positions[0]

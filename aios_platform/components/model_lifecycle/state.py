@@ -3,9 +3,10 @@
 from datetime import datetime, timedelta
 
 from aios_platform.artifacts import ArtifactStore
+from aios_platform.components.model_lifecycle.deliveries import awaited
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.plan import LifecycleState
-from aios_platform.contracts.decisions import Champion, Decision, RetrainAction
+from aios_platform.contracts.decisions import Decision, RetrainAction, RetrainDecision
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.database import Database
 from aios_platform.ledger.approvals import requests
@@ -15,6 +16,7 @@ from aios_platform.ledger.entries import LedgerEntry, entries
 VERDICT = "verdict"
 RETRAIN_DECISION = "retrain_decision"
 VOID = "approval_void"
+GAVE_UP = "gave_up"
 # More rows than a model writes in decades of monthly windows.
 MOST_ROWS = 10_000
 
@@ -39,6 +41,8 @@ def read_state(
     store: ArtifactStore,
     database: Database,
     as_of: datetime,
+    *,
+    patient: bool = False,
 ) -> LifecycleState:
     """Read what is there.
 
@@ -48,6 +52,8 @@ def read_state(
         store: The artifact root.
         database: Where the ledger lives.
         as_of: The clock of the lifecycle, aware.
+        patient: Whether to try again what was given up, or is not yet to be asked for again: for
+            a person's command, which is given when a cause was mended.
 
     Raises:
         DatabaseUnavailable: The ledger cannot be read.
@@ -57,18 +63,33 @@ def read_state(
     champion = champion_of(database, declaration.name)
     decisions = entries(database, subject=declaration.name, kind=RETRAIN_DECISION, limit=MOST_ROWS)
     ours = [row for row in decisions if champion and row.payload["version"] == champion.version]
+    asked, passed_over = awaited(names, store, as_of)
     return LifecycleState(
         closed=closed,
         matured=tuple(matured_keys(declaration, as_of)),
         featured=featured_keys(names, store),
+        asked=asked,
+        passed_over=frozenset() if patient else passed_over,
         champion_version=champion.version if champion else None,
         trained_through=champion.trained_through if champion else None,
-        scored=_scored(store, names, champion),
-        judged=frozenset(row.payload["decision"]["window"] for row in ours),
+        scored=frozenset(store.keys(names.predictions)),
+        judged=frozenset(row.payload["decision"]["window"] for row in decisions),
         retrain_wanted=_wanted(ours),
         verdicts=_answered(database, declaration.name),
+        given_up=frozenset() if patient else _given_up(database, declaration.name),
         approved=_approved(database, declaration.name),
     )
+
+
+def decision_cause(decision: RetrainDecision) -> str:
+    """The cause of a training that a decision asks for."""
+    restated = f", restated ({decision.revision})" if decision.revision > 1 else ""
+    return f"decision on window {decision.window}{restated}"
+
+
+def _given_up(database: Database, model: str) -> frozenset[str]:
+    rows = entries(database, subject=model, kind=GAVE_UP, limit=MOST_ROWS)
+    return frozenset(str(row.payload["cause"]) for row in rows)
 
 
 def _answered(database: Database, model: str) -> frozenset[str]:
@@ -105,22 +126,14 @@ def _approved(database: Database, model: str) -> int | None:
     return min(waiting, default=None)
 
 
-def _scored(store: ArtifactStore, names: Names, champion: Champion | None) -> frozenset[str]:
-    if champion is None:
-        return frozenset()
-    current = (
-        (key, store.current(names.predictions, key)) for key in store.keys(names.predictions)
-    )
-    return frozenset(
-        key
-        for key, version in current
-        if version and version.inputs.get("model_version") == champion.version
-    )
-
-
 def _wanted(decisions: list[LedgerEntry]) -> str | None:
+    """The newest decision to train again, unless a newer look at the same window took it back."""
+    seen: set[str] = set()
     for row in decisions:
-        decision = row.payload["decision"]
-        if decision["action"] == RetrainAction.RETRAIN:
-            return str(decision["window"])
+        decision = RetrainDecision.model_validate(row.payload["decision"])
+        if decision.window in seen:
+            continue
+        seen.add(decision.window)
+        if decision.action is RetrainAction.RETRAIN:
+            return decision_cause(decision)
     return None

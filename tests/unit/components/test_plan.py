@@ -63,15 +63,16 @@ def test_a_first_champion_scores_what_came_after_its_training():
 
 
 def test_a_decision_to_retrain_is_answered_once():
-    wanted = state(retrain_wanted="2013-12")
+    wanted = state(retrain_wanted="decision on window 2013-12")
     run = next_run(DECLARATION, wanted)
     assert run.job is Job.RETRAIN
-    answered = wanted.model_copy(update={"verdicts": frozenset({run.cause})})
-    assert next_run(DECLARATION, answered) is None
+    for answer in ("verdicts", "given_up"):
+        answered = wanted.model_copy(update={answer: frozenset({run.cause})})
+        assert next_run(DECLARATION, answered) is None
 
 
 def test_an_approval_is_carried_out_before_anything_else():
-    approved = state(approved=17, featured=frozenset(), retrain_wanted="2013-12")
+    approved = state(approved=17, featured=frozenset(), retrain_wanted="why")
     run = next_run(DECLARATION, approved)
     assert (run.job, run.request) == (Job.PROMOTE, 17)
     assert run.key("m") != next_run(DECLARATION, state(approved=18)).key("m")
@@ -80,13 +81,50 @@ def test_an_approval_is_carried_out_before_anything_else():
 def test_labels_that_mature_later_bring_a_scored_window_back_for_its_decision():
     waiting = state(judged=frozenset(), matured=MONTHS[:11])
     run = next_run(DECLARATION, waiting)
-    assert (run.job, run.first, run.last) == (Job.SCORE, "2013-11", "2013-11")
+    assert (run.job, run.first, run.last) == (Job.MEASURE, "2013-11", "2013-11")
+
+
+def test_the_windows_before_one_that_matured_are_measured_again_with_it():
+    declared = DECLARATION.model_dump(mode="json", exclude_defaults=True)
+    declared["label"]["corrections_windows"] = 3
+    declaration = ModelDeclaration.model_validate(declared)
+    scored = frozenset(MONTHS[6:])
+    late = state(scored=scored, judged=scored - {"2013-12"}, trained_through="2013-06")
+    assert next_run(declaration, late).first == "2013-09"
+    few = state(judged=frozenset({"2013-11"}))
+    assert next_run(declaration, few).first == "2013-11", "the others have no predictions"
+
+
+def test_a_window_that_does_not_come_stops_none_after_it():
+    gap = state(
+        featured=frozenset(MONTHS) - {"2013-03", "2013-04"}, asked={"2013-03": 2},
+        passed_over=frozenset({"2013-03"}),
+    )  # fmt: skip
+    run = next_run(DECLARATION, gap)
+    assert (run.first, run.last) == ("2013-04", "2013-04")
+    rest = gap.model_copy(update={"featured": frozenset(MONTHS) - {"2013-03"}})
+    assert next_run(DECLARATION, rest) is None
+
+
+def test_a_late_window_is_asked_for_again_with_those_whose_history_it_is():
+    due = state(featured=frozenset(MONTHS) - {"2013-03"}, asked={"2013-03": 2})
+    run = next_run(DECLARATION, due)
+    assert (run.job, run.first, run.last) == (Job.SCORE, "2013-03", "2013-04")
+    again = due.model_copy(update={"asked": {"2013-03": 3}})
+    assert next_run(DECLARATION, again).cause != run.cause, "each time is a cause of its own"
+
+
+def test_a_block_that_was_given_up_is_passed_over():
+    gap = state(featured=frozenset(MONTHS) - {"2013-03", "2013-09"})
+    first = next_run(DECLARATION, gap)
+    run = next_run(DECLARATION, gap.model_copy(update={"given_up": frozenset({first.cause})}))
+    assert (run.first, run.last) == ("2013-09", "2013-09")
 
 
 def test_equal_needs_have_equal_keys_and_others_have_not():
-    one = next_run(DECLARATION, state(retrain_wanted="2013-12"))
-    assert one.key("m") == next_run(DECLARATION, state(retrain_wanted="2013-12")).key("m")
-    assert one.key("m") != next_run(DECLARATION, state(retrain_wanted="2013-11")).key("m")
+    one = next_run(DECLARATION, state(retrain_wanted="December"))
+    assert one.key("m") == next_run(DECLARATION, state(retrain_wanted="December")).key("m")
+    assert one.key("m") != next_run(DECLARATION, state(retrain_wanted="November")).key("m")
     assert one.key("m") != one.key("n")
 
 
