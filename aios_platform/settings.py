@@ -8,12 +8,24 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aios_platform.errors import SettingsError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+
+# What each output of alerts needs, all of it.
+_OUTPUTS = {
+    "webhook": ("alert_webhook_url", "alert_webhook_secret"),
+    "email": ("alert_smtp_url", "alert_email_from", "alert_email_to"),
+}
+
+
+def _given(value: SecretStr | str | None) -> bool:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return bool(text and text.strip(" ,"))
 
 
 class Settings(BaseSettings):
@@ -46,6 +58,42 @@ class Settings(BaseSettings):
         default=None,
         description="Key of the principal that acts; unset, the OS user (`aios principals`).",
     )
+    alert_webhook_url: SecretStr | None = Field(
+        default=None, description="http(s) URL that alerts are posted to."
+    )
+    alert_webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="Signs what is posted: 'whsec_' and base64, or any other text as it is.",
+    )
+    alert_smtp_url: SecretStr | None = Field(
+        default=None,
+        description="smtp://, smtps:// or smtp+starttls://user:password@host:port for alerts.",
+    )
+    alert_email_from: str | None = Field(default=None, description="Sender of alerts by e-mail.")
+    alert_email_to: str | None = Field(
+        default=None, description="Recipients of alerts by e-mail, separated by commas."
+    )
+
+    @model_validator(mode="after")
+    def _whole_outputs(self) -> "Settings":
+        """An output that is half configured would be silent when it is needed."""
+        for group in _OUTPUTS.values():
+            missing = [name for name in group if not _given(getattr(self, name))]
+            if missing and len(missing) < len(group):
+                given = next(name for name in group if name not in missing)
+                raise ValueError(
+                    f"AIOS_{given.upper()} is set, and "
+                    f"{' and '.join(f'AIOS_{name.upper()}' for name in missing)} is missing"
+                )
+        return self
+
+    @property
+    def alert_outputs(self) -> tuple[str, ...]:
+        """Names of the outputs that alerts are told to; the log always is one."""
+        return (
+            "log",
+            *(name for name, group in _OUTPUTS.items() if _given(getattr(self, group[0]))),
+        )
 
     @property
     def home_path(self) -> Path:
@@ -70,6 +118,11 @@ def settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:
+            raise SettingsError(
+                f"{first['msg'].removeprefix('Value error, ')}.",
+                remedy="Set all of them or none; docs/operations.md lists every setting.",
+            ) from None
         name = "AIOS_" + "_".join(str(part) for part in first["loc"]).upper()
         raise SettingsError(
             f"The setting {name} is wrong: {first['msg']}.",

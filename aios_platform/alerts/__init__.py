@@ -1,0 +1,1 @@
+"""Alerts: raised into an outbox, told once to each output, resolved."""
