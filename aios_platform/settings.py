@@ -82,8 +82,8 @@ class Settings(BaseSettings):
             if missing and len(missing) < len(group):
                 given = next(name for name in group if name not in missing)
                 raise ValueError(
-                    f"AIOS_{given.upper()} is set, and "
-                    f"{' and '.join(f'AIOS_{name.upper()}' for name in missing)} is missing"
+                    f"AIOS_{given.upper()} is set without "
+                    f"{' and '.join(f'AIOS_{name.upper()}' for name in missing)}"
                 )
         return self
 

@@ -40,7 +40,7 @@ _TELL = """
 INSERT INTO alert_delivery (alert_id, output) SELECT :id, unnest(CAST(:outputs AS text[]))
 ON CONFLICT DO NOTHING RETURNING output
 """
-_COLUMNS = (
+COLUMNS = (
     "id, key, kind, subject, severity, summary, evidence, ledger_row, raised_at, count, "
     "first_seen, last_seen, resolved_at, resolved_by, resolution"
 )
@@ -164,7 +164,7 @@ def alert_of(database: Database, number: int) -> RaisedAlert:
     with database.begin() as connection:
         row = (
             connection.execute(
-                text(f"SELECT {_COLUMNS} FROM alert WHERE id = :id"),  # noqa: S608
+                text(f"SELECT {COLUMNS} FROM alert WHERE id = :id"),  # noqa: S608
                 {"id": number},
             )
             .mappings()
@@ -192,7 +192,7 @@ def alerts(
     with database.begin() as connection:
         rows = connection.execute(
             text(
-                f"SELECT {_COLUMNS} FROM alert "  # noqa: S608
+                f"SELECT {COLUMNS} FROM alert "  # noqa: S608
                 "WHERE (CAST(:subject AS text) IS NULL OR subject = :subject) "
                 "AND (NOT :open_only OR resolved_at IS NULL) ORDER BY id DESC LIMIT :limit"
             ),

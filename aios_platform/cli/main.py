@@ -6,6 +6,7 @@ import click
 import typer
 
 from aios_platform.cli import (
+    alerts,
     approvals,
     decisions,
     ledger,
@@ -45,6 +46,7 @@ app.command()(promotion.promote)
 app.command()(promotion.rollback)
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(promotion.waivers, name="waivers")
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(principals.app, name="principals")
 app.command()(provenance.explain)

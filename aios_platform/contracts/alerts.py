@@ -101,9 +101,11 @@ def plain(value: Any) -> Any:
 
 def _evidence(value: Any) -> Any:
     made = plain(value)
-    written = canonical_json(made)
-    if isinstance(made, dict) and len(written) > LONGEST_EVIDENCE:
-        return {"cut_off": written[:LONGEST_EVIDENCE]}
+    # Read back from the store, what was cut off stays as it is.
+    if isinstance(made, dict) and set(made) != {"cut_off"}:
+        written = canonical_json(made)
+        if len(written) > LONGEST_EVIDENCE:
+            return {"cut_off": written[:LONGEST_EVIDENCE]}
     return made
 
 
