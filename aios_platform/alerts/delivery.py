@@ -154,6 +154,8 @@ def deliver_due(
 
 
 def _compose(connection: Connection, names: list[str], now: datetime) -> None:
+    # Two at a time would tear the alerts of one subject apart.
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('compose alerts', 0))"))
     rows = connection.execute(text(_UNCOMPOSED), {"outputs": names, "limit": MOST_COMPOSED})
     found = [(row["output"], raised(row)) for row in rows.mappings()]
     # Critical ones first, also where a group is too long for one message.

@@ -23,8 +23,8 @@ def split_url(url: str, schemes: tuple[str, ...], setting: str) -> SplitResult:
     # urlsplit drops line breaks instead of refusing them; a wrong port raises when it is read.
     if url.isascii() and url.isprintable() and " " not in url:
         with suppress(ValueError):
-            parts = urlsplit(url)
-            _ = parts.port
+            found = urlsplit(url)
+            parts = found if found.port != 0 else None
     if parts is None or parts.scheme not in schemes or not parts.hostname:
         raise SettingsError(
             f"{setting} is not a URL that begins with "

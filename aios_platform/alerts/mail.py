@@ -6,7 +6,7 @@ import smtplib
 import ssl
 from contextlib import suppress
 from email.message import EmailMessage
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime, getaddresses
 from ipaddress import ip_address
 from urllib.parse import unquote
 
@@ -113,7 +113,8 @@ class EmailOutput:
 
 
 def _address(value: str, setting: str) -> tuple[str, str]:
-    address = parseaddr(value)[1] if value.isprintable() else ""
+    given = getaddresses([value]) if value.isprintable() else []
+    address = given[0][1] if len(given) == 1 else ""
     found = _ADDRESS.fullmatch(address)
     if found is None:
         raise SettingsError(
