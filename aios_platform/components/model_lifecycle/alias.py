@@ -7,9 +7,12 @@ be told from a hand that moved it afterwards.
 
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from aios_platform.components.model_lifecycle.alarms import alarm
+from aios_platform.contracts.alerts import AlertKind
 from aios_platform.contracts.decisions import Champion
 from aios_platform.contracts.record import Record
 from aios_platform.database import Database
@@ -84,7 +87,16 @@ def reconcile(model: str, database: Database, registry: "ModelRegistry") -> Alia
             return _report(AliasState.IN_STEP, wanted, found, "The alias is in step.")
         tampered = _by_hand(last, champion, found)
         if tampered:
-            # First the row: whoever dies after it finds the alias still wrong, and sets it.
+            # First the alert, which told twice is told once; then the row: whoever dies after it
+            # finds the alias still wrong, and sets it.
+            _raise(
+                database,
+                model,
+                AlertKind.ALIAS_TAMPERED,
+                f"{champion.revision if champion else 0}:{last.seq if last else 0}",
+                _tampered(model, found, wanted),
+                {"found": found, "champion": wanted},
+            )
             last = _note(database, model, TAMPERED, champion, found, last)
         try:
             if wanted is None:
@@ -96,10 +108,7 @@ def reconcile(model: str, database: Database, registry: "ModelRegistry") -> Alia
         if champion is not None:
             _note(database, model, PROJECTED, champion, wanted, last)
     if tampered:
-        message = (
-            f"The alias 'champion' of {model} in MLflow pointed at version {found}; the ledger "
-            f"says {wanted}. Nobody may move it by hand: it was put back."
-        )
+        message = _tampered(model, found, wanted)
         logger.warning(message)
         return _report(AliasState.TAMPERED, wanted, found, message)
     return _report(
@@ -134,6 +143,42 @@ def look(
         if found == champion.version and last.payload["revision"] == champion.revision:
             return _report(AliasState.IN_STEP, found, found, "The alias is in step.")
     return reconcile(model, database, open_registry())
+
+
+def alarm_row(database: Database, model: str) -> "LedgerEntry | None":
+    """The ledger's newest row about an alias that was moved, or a champion that is gone."""
+    from aios_platform.ledger.entries import entries
+
+    rows = [
+        row
+        for kind in (TAMPERED, MISSING)
+        for row in entries(database, subject=model, kind=kind, limit=1)
+    ]
+    return max(rows, key=lambda row: row.seq, default=None)
+
+
+def report_of(row: "LedgerEntry") -> AliasReport:
+    """What the look that wrote an alarm's row reported."""
+    version = row.payload["version"]
+    if row.kind == MISSING:
+        message = _gone(row.subject, version, row.payload["why"])
+        return _report(AliasState.MISSING, version, None, message)
+    found = row.payload["found"]
+    return _report(AliasState.TAMPERED, version, found, _tampered(row.subject, found, version))
+
+
+def _tampered(model: str, found: str | None, wanted: str | None) -> str:
+    return (
+        f"The alias 'champion' of {model} in MLflow pointed at version {found}; the ledger "
+        f"says {wanted}. Nobody may move it by hand: it was put back."
+    )
+
+
+def _gone(model: str, version: str | None, why: str) -> str:
+    return (
+        f"Version {version} of {model} is live and MLflow does not have it: {why} Its bytes are "
+        "still in the artifact root, and scoring goes on."
+    )
 
 
 def _by_hand(last: "LedgerEntry | None", champion: Champion | None, found: str | None) -> bool:
@@ -198,12 +243,17 @@ def _missing(
     from aios_platform.ledger.entries import append
 
     version = champion.version if champion else None
-    message = (
-        f"Version {version} of {model} is live and MLflow does not have it: {error.what} Its "
-        "bytes are still in the artifact root, and scoring goes on."
-    )
+    message = _gone(model, version, error.what)
     logger.error(message)
     if champion is not None:
+        _raise(
+            database,
+            model,
+            AlertKind.CHAMPION_MISSING,
+            str(champion.revision),
+            message,
+            {"champion": version, "why": error.what},
+        )
         with database.begin() as connection:
             append(
                 connection,
@@ -214,6 +264,18 @@ def _missing(
                 evidence=[champion.model_digest],
             )
     return _report(AliasState.MISSING, version, found, message)
+
+
+def _raise(
+    database: Database,
+    model: str,
+    kind: AlertKind,
+    about: str,
+    message: str,
+    evidence: dict[str, str | None],
+) -> None:
+    now = datetime.now(UTC)
+    alarm(database, model, kind, about, message, now=now, past=False, evidence=evidence)
 
 
 def _report(

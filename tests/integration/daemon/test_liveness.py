@@ -17,6 +17,7 @@ from aios_platform.components.model_lifecycle.liveness import (
 from aios_platform.components.model_lifecycle.names import COMMAND, LAUNCHED_BY_TAG, MODEL_TAG
 
 MODEL = "liveness_probe"
+LIVENESS = "aios_platform.components.model_lifecycle.liveness"
 LATER = timedelta(minutes=10)
 HOLD = """
 import sys, time
@@ -27,6 +28,12 @@ with alive(Database(make_url(sys.argv[1]), embedded=False), sys.argv[2]):
     print("alive", flush=True)
     time.sleep(120)
 """
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    monkeypatch.setattr(f"{LIVENESS}.PULSE_SECONDS", 0.05)
+    monkeypatch.setattr(f"{LIVENESS}.SETTLE_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -87,7 +94,7 @@ def test_a_run_that_has_just_ended_keeps_its_end(instance, database, monkeypatch
     """Its lock is free a moment before Dagster hears of its end."""
     run_id = started(instance)
     monkeypatch.setattr(
-        "aios_platform.components.model_lifecycle.liveness.time.sleep",
+        f"{LIVENESS}.time.sleep",
         lambda _: instance.report_run_canceled(instance.get_run_by_id(run_id)),
     )
     assert ended(instance, database) == []
@@ -108,8 +115,7 @@ def test_the_commands_run_lives_as_long_as_the_command(instance, database):
     assert ended(instance, database, after=timedelta(0)) == [run_id]
 
 
-def test_a_lock_lost_with_its_connection_is_taken_again(database, monkeypatch):
-    monkeypatch.setattr("aios_platform.components.model_lifecycle.liveness.PULSE_SECONDS", 0.05)
+def test_a_lock_lost_with_its_connection_is_taken_again(database):
     with alive(database, "interrupted"):
         with database.begin() as connection:
             [holder] = connection.exec_driver_sql(
