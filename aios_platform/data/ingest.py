@@ -31,6 +31,7 @@ from aios_platform.data.validation import (
     validate,
 )
 from aios_platform.errors import ArtifactCorrupt, ArtifactMissing, WindowRejected
+from aios_platform.known import INSTANT, anything_known_after, as_known
 
 RECENT_WINDOWS = 6
 # Part of every version's inputs: a change in how rows are judged or written makes them stale.
@@ -76,6 +77,7 @@ def ingest_window(
     store: ArtifactStore,
     *,
     clock: Callable[[], datetime] = _wall_clock,
+    as_of: datetime | None = None,
 ) -> IngestResult:
     """Ingest one window, or leave everything as it was.
 
@@ -84,10 +86,13 @@ def ingest_window(
         window: The window.
         store: Where the datasets are written.
         clock: Gives the time of delivery; nothing can have become known later.
+        as_of: For a look at the past: what became known after this moment is left out of the
+            delivery, as if it had been made then.
 
     Raises:
         DeclarationError: The source's entrypoint does not exist.
         SourceError: The source failed.
+        WindowNotDelivered: It has nothing of the window yet.
         WindowRejected: The delivery is unusable; everything wrong with it is listed.
         DataError: Great Expectations failed to evaluate an expectation.
         StoreError: Nothing could be written; what was current stays so.
@@ -108,7 +113,8 @@ def ingest_window(
         wrong = schema_faults(delivered[name].schema, declared)
         if not wrong:
             try:
-                tables[name] = canonical(delivered[name], declared)
+                whole = canonical(delivered[name], declared)
+                tables[name] = whole if as_of is None else _by(declaration, name, whole, as_of)
             except pa.ArrowInvalid as error:
                 wrong = {name: f"a value does not fit the declared type: {error}."}
         faults += [f"{name}: {fault}" for fault in wrong.values()]
@@ -118,6 +124,15 @@ def ingest_window(
         raise _rejected(declaration, window, faults)
     ingest = _Ingest(declaration, window, store, tables, now)
     return ingest.unchanged() or ingest.run()
+
+
+def _by(declaration: ModelDeclaration, name: str, table: pa.Table, as_of: datetime) -> pa.Table:
+    """A delivered table as it would have been at a moment."""
+    declared, moment = declaration.source.tables[name], pa.scalar(as_of, INSTANT)
+    if not anything_known_after(table, declared, moment):
+        return table
+    label = declaration.label if name == declaration.source.rows else None
+    return as_known(table, declared, moment, label)
 
 
 class _Ingest:

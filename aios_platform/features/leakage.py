@@ -30,9 +30,9 @@ from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.record import Record
 from aios_platform.errors import LeakageError
 from aios_platform.features.canary import single_feature_auc
-from aios_platform.features.known import INSTANT
 from aios_platform.features.replay import Leak, Replay
 from aios_platform.features.training_set import FeatureFrames
+from aios_platform.known import INSTANT
 
 CUTOFFS = 2
 # Queries and joins release the interpreter's lock. Two bound the memory.

@@ -20,11 +20,11 @@ from aios_platform.contracts.record import Record
 from aios_platform.contracts.windows import Window
 from aios_platform.errors import FeatureError
 from aios_platform.features.entities import TIME
-from aios_platform.features.known import INSTANT, anything_known_after, as_known
 from aios_platform.features.service import SourceView
 from aios_platform.features.sources import pinned, replaced
 from aios_platform.features.tables import FeatureEngine, feature_queries, raw_versions
 from aios_platform.features.training_set import FeatureFrames, as_input
+from aios_platform.known import INSTANT, anything_known_after, as_known
 
 ROWS = 2_000
 TOLERANCE = 1e-5

@@ -35,6 +35,7 @@ def promote(
     training_set_digest: str,
     trained_through: str,
     approval: int | None = None,
+    live_from: datetime | None = None,
 ) -> Champion:
     """Make the candidate of a verdict the champion, if the champion is still the one it beat.
 
@@ -50,6 +51,7 @@ def promote(
         training_set_digest: Digest of the rows it was trained on.
         trained_through: Key of the last window it was trained on.
         approval: Request (`ledger.approvals`) that was approved for this verdict.
+        live_from: The lifecycle's clock, aware, which a replay has in the past; unset, now.
 
     Raises:
         PromotionError: The verdict is not `promote`, is about other bytes, or was carried out
@@ -91,6 +93,7 @@ def promote(
             trained_through=trained_through,
             baseline=verdict.baseline,
             promoted_at=datetime.now(UTC),
+            live_from=live_from or datetime.now(UTC),
             revision=(live.revision if live else 0) + 1,
         )
         append(
@@ -153,8 +156,9 @@ def roll_back(
             return live
         if live is None or live.version != expected:
             raise _conflict(model, expected, f"the rollback to version {to.version}")
+        now = datetime.now(UTC)
         successor = to.model_copy(
-            update={"revision": live.revision + 1, "promoted_at": datetime.now(UTC)}
+            update={"revision": live.revision + 1, "promoted_at": now, "live_from": now}
         )
         append(
             connection,

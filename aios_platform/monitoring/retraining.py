@@ -39,6 +39,9 @@ class RetrainEvidence(Record):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
 
+    live: bool = Field(
+        default=True, description="Whether the version that scored the window still is live."
+    )
     baseline: float | None = Field(
         default=None, description="The primary metric on the exam that promoted the champion."
     )
@@ -88,6 +91,7 @@ def decide(
     policy: Retrain,
     evidence: RetrainEvidence,
     decided_at: datetime | None = None,
+    revision: int = 1,
 ) -> RetrainDecision:
     """Decide whether to train again.
 
@@ -98,24 +102,29 @@ def decide(
         policy: The declared policy.
         evidence: What is known.
         decided_at: Time of the decision; unset, now.
+        revision: Counts the decisions on this window and version.
 
     Returns:
         RETRAIN for the causes `degradation`, `age` or `new_data`. HOLD for `data_fault` (with an
-        alarm), for `unconfirmed`, `cool_down`, `back_off` or `budget` (there was a cause, but),
-        and for `no_evidence`, `season`, `harmless_shift` or `healthy`.
+        alarm), for `superseded` (another version is live by now), for `unconfirmed`, `cool_down`,
+        `back_off` or `budget` (there was a cause, but), and for `no_evidence`, `season`,
+        `harmless_shift` or `healthy`.
     """
     degraded, losses = _degraded(metric, policy, evidence)
     if evidence.faults:
         # The figures of such a window are those of the fault.
         degraded = False
         cause, reason = "data_fault", "The data are at fault: " + " ".join(evidence.faults)
+    elif not evidence.live:
+        cause = "superseded"
+        reason = "Another version is live by now; the window says nothing about that one."
     else:
         cause, reason = _cause(metric, policy, evidence, losses, degraded=degraded)
     if cause in WANTS_TRAINING:
         stop = _restraint(policy, evidence)
         if stop is not None:
             cause, reason = stop[0], f"{reason} But {stop[1]}"
-    known = evidence.model_dump(exclude_none=True, exclude={"attempts", "faults"})
+    known = evidence.model_dump(exclude_none=True, exclude={"live", "attempts", "faults"})
     known |= _of_attempts(evidence)
     return RetrainDecision(
         model=model,
@@ -128,6 +137,7 @@ def decide(
         degraded=degraded,
         alarm=cause in ("data_fault", "budget"),
         faults=evidence.faults,
+        revision=revision,
         decided_at=decided_at or datetime.now(UTC),
     )
 

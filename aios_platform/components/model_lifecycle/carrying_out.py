@@ -47,10 +47,18 @@ class CarriedOut(Record):
     request: ApprovalRequest | None = None
 
 
-def carry_out(names: Names, judged: Judged, stores: "Stores") -> CarriedOut:
+def carry_out(
+    names: Names, judged: Judged, stores: "Stores", *, as_of: datetime | None = None
+) -> CarriedOut:
     """Promote the candidate, ask for an approval, or leave the champion alone.
 
     Safe to repeat after a kill at any point: one champion, one promotion row, one request.
+
+    Args:
+        names: The model.
+        judged: The verdict and its candidate.
+        stores: Where everything is.
+        as_of: The lifecycle's clock, from which on a promoted version is live; unset, now.
 
     Raises:
         ChampionConflict: Somebody promoted since the verdict.
@@ -68,7 +76,7 @@ def carry_out(names: Names, judged: Judged, stores: "Stores") -> CarriedOut:
             message="The champion stays: " + "; ".join(verdict.reasons),
         )
     if not _asks(names, verdict):
-        return _promote(names, judged, stores, approval=None)
+        return _promote(names, judged, stores, approval=None, as_of=as_of)
     days = names.declaration.gate.approval_days
     request = approvals.request(
         stores.database,
@@ -135,7 +143,13 @@ def _asks(names: Names, verdict: Verdict) -> bool:
     return (first or gate.approval) is Approval.HUMAN
 
 
-def _promote(names: Names, judged: Judged, stores: "Stores", approval: int | None) -> CarriedOut:
+def _promote(
+    names: Names,
+    judged: Judged,
+    stores: "Stores",
+    approval: int | None,
+    as_of: datetime | None = None,
+) -> CarriedOut:
     from aios_platform.ledger.champions import promote
 
     candidate = judged.candidate
@@ -147,6 +161,7 @@ def _promote(names: Names, judged: Judged, stores: "Stores", approval: int | Non
         training_set_digest=candidate.training_set_digest,
         trained_through=candidate.trained_through,
         approval=approval,
+        live_from=as_of,
     )
     return CarriedOut(
         status=Status.PROMOTED,

@@ -4,21 +4,23 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from aios_platform.artifacts import ArtifactStore
+from aios_platform.components.model_lifecycle.alarms import alarm, calm
 from aios_platform.components.model_lifecycle.documents import as_json, find_document, read_document
-from aios_platform.components.model_lifecycle.faults import FAULTS
+from aios_platform.components.model_lifecycle.faults import search_faults
 from aios_platform.components.model_lifecycle.handoff import recall
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.observations import EARLIER
+from aios_platform.components.model_lifecycle.scorers import scorer_of
 from aios_platform.components.model_lifecycle.state import (
     MOST_ROWS,
     RETRAIN_DECISION,
     VERDICT,
     matured_keys,
 )
+from aios_platform.contracts.alerts import AlertKind
 from aios_platform.contracts.decisions import Champion, RetrainDecision, Verdict
 from aios_platform.contracts.windows import Window
 from aios_platform.database import Database
-from aios_platform.errors import LifecycleError
 from aios_platform.ledger.champions import champion_of
 from aios_platform.ledger.entries import append, entries, payload_of
 
@@ -26,31 +28,37 @@ if TYPE_CHECKING:
     from aios_platform.monitoring.performance import Performance
     from aios_platform.monitoring.retraining import Attempt, RetrainEvidence
 
-
-def champion_to_watch(names: Names, database: Database) -> Champion:
-    """The live version.
-
-    Raises:
-        LifecycleError: There is none.
-    """
-    champion = champion_of(database, names.model)
-    if champion is None:
-        raise LifecycleError(
-            f"{names.model} has no champion to watch.",
-            remedy=f"Launch the job '{names.job('retrain')}' first.",
-        )
-    return champion
+ALERTS = {
+    AlertKind.DATA_FAULT: "data_fault",
+    AlertKind.BUDGET_SPENT: "budget",
+    AlertKind.DEGRADATION: "degradation",
+}
 
 
 def decide_on(
-    names: Names, store: ArtifactStore, database: Database, window: Window, as_of: datetime
+    names: Names,
+    store: ArtifactStore,
+    database: Database,
+    window: Window,
+    as_of: datetime,
+    *,
+    past: bool = False,
 ) -> RetrainDecision | None:
     """The decision on a matured window, as a row of the ledger; None while labels are missing.
 
-    The first decision on a window and a champion stands, whatever is found out later.
+    It is about the version that scored the window. It stands until the figures that it rests on
+    are restated; then there is another.
+
+    Args:
+        names: The model.
+        store: The artifact root.
+        database: Where the ledger lives.
+        window: The window.
+        as_of: The lifecycle's clock, aware.
+        past: Whether that clock looks at the past: nobody is told of an alert then.
 
     Raises:
-        LifecycleError: The window was not watched, or another version scored it.
+        LifecycleError: The window was not watched.
         DatabaseUnavailable: The ledger cannot be read or written.
     """
     from aios_platform.monitoring.drift import DriftReport
@@ -59,58 +67,87 @@ def decide_on(
 
     if window.key not in matured_keys(names.declaration, as_of):
         return None
-    champion = champion_to_watch(names, database)
     performance = read_document(names, store, "performance", window.key, Performance)
     drift = read_document(names, store, "drift", window.key, DriftReport)
-    if performance.model_versions != (champion.version,):
-        raise LifecycleError(
-            f"The performance of {window.key} is that of version {performance.model_versions}, "
-            f"not of the champion {champion.version}.",
-            remedy="Score the window again with the live champion.",
-        )
+    [version] = performance.model_versions
+    rows = [
+        row
+        for row in entries(database, subject=names.model, kind=RETRAIN_DECISION, limit=MOST_ROWS)
+        if (row.payload["version"], row.payload["decision"]["window"]) == (version, window.key)
+    ]
+    if rows and rows[0].payload["performance"]["revision"] == performance.revision:
+        return RetrainDecision.model_validate(rows[0].payload["decision"])
+    scorer = scorer_of(names, database, version)
     decision = decide(
         model=names.model,
         window=window.key,
         metric=names.declaration.gate.metric,
         policy=names.declaration.retrain,
-        evidence=_evidence(names, store, database, window.key, champion),
+        evidence=_evidence(names, store, database, window.key, scorer),
         decided_at=as_of,
+        revision=len(rows) + 1,
     )
     documents = {
         "performance": store.put(as_json(performance), ".json")[0],
         "drift": store.put(as_json(drift), ".json")[0],
     }
+    revision = f":{decision.revision}" if decision.revision > 1 else ""
     with database.begin() as connection:
-        row = append(
+        number = append(
             connection,
             kind=RETRAIN_DECISION,
             subject=names.model,
             payload={
-                "version": champion.version,
+                "version": version,
                 "decision": decision.model_dump(mode="json"),
                 "performance": performance.model_dump(mode="json"),
                 "drifted": list(drift.drifted),
                 "documents": documents,
             },
-            key=f"{RETRAIN_DECISION}:{names.model}:{champion.version}:{window.key}",
+            key=f"{RETRAIN_DECISION}:{names.model}:{version}:{window.key}{revision}",
             evidence=list(documents.values()),
         )
-        return RetrainDecision.model_validate(payload_of(connection, row)["decision"])
+        written = RetrainDecision.model_validate(payload_of(connection, number)["decision"])
+    _tell(names, database, written, number, as_of, past=past)
+    return written
+
+
+def _tell(
+    names: Names,
+    database: Database,
+    decision: RetrainDecision,
+    row: int,
+    now: datetime,
+    *,
+    past: bool,
+) -> None:
+    """Raise the alert that a decision calls for, and take back what it shows to be over."""
+    for kind, cause in ALERTS.items():
+        if decision.cause == cause:
+            alarm(
+                database, names.model, kind, decision.window,
+                f"Window {decision.window}: {decision.reason}",
+                now=now, past=past, evidence=decision.evidence, ledger_row=row,
+            )  # fmt: skip
+        else:
+            calm(database, names.model, kind, decision.window, f"row {row} says otherwise")
 
 
 def _evidence(
     names: Names, store: ArtifactStore, database: Database, key: str, champion: Champion
 ) -> "RetrainEvidence":
     from aios_platform.monitoring.drift import DriftReport
-    from aios_platform.monitoring.faults import FaultReport
     from aios_platform.monitoring.performance import Performance
     from aios_platform.monitoring.retraining import RetrainEvidence
 
     metric = names.declaration.gate.metric
     performance = read_document(names, store, "performance", key, Performance)
     drift = read_document(names, store, "drift", key, DriftReport)
-    faults = find_document(names, store, FAULTS, key, FaultReport)
+    live = champion_of(database, names.model)
+    # The kept report, unless the window's tables have changed since.
+    faults = search_faults(names, store, key).faults
     return RetrainEvidence(
+        live=live is not None and live.version == champion.version,
         baseline=champion.baseline.get(metric),
         observed=performance.metrics.get(metric),
         low=performance.low,
@@ -124,7 +161,7 @@ def _evidence(
         weighted_drift_share=drift.weighted_share,
         drifted=drift.status == "drifted",
         seasonal=_seasonal(names, store, key),
-        faults=tuple(fault.reason for fault in faults.faults) if faults else (),
+        faults=tuple(fault.reason for fault in faults),
     )
 
 
@@ -148,9 +185,10 @@ def _seasonal(names: Names, store: ArtifactStore, key: str) -> bool | None:
 def _degraded_before(names: Names, database: Database, key: str, champion: Champion) -> int:
     """Windows in a row before this one in which the same champion counted as degraded."""
     rows = entries(database, subject=names.model, kind=RETRAIN_DECISION, limit=MOST_ROWS)
+    # Oldest first, so that of several decisions on a window the newest counts.
     decisions = {
         row.payload["decision"]["window"]: RetrainDecision.model_validate(row.payload["decision"])
-        for row in rows
+        for row in reversed(rows)
         if row.payload["version"] == champion.version
     }
     count, earlier = 0, names.declaration.windows.shift(key, -1)

@@ -1,5 +1,6 @@
-"""Windows that did not come, or were refused: how often they were asked for, and when again."""
+"""When windows came; which did not, or were refused, how often they were asked for, when again."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -15,6 +16,7 @@ from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.contracts.record import Record
 
 DELIVERIES = "deliveries"
+READINGS = "readings"
 
 
 class Missing(StrEnum):
@@ -35,6 +37,29 @@ class Delivery(Record):
     reason: str
 
 
+class Reading(Record):
+    """A window was read from its source, and was good."""
+
+    window: str
+    read_at: datetime = Field(description="By the lifecycle's clock.")
+
+
+def note_read(names: Names, store: ArtifactStore, key: str, now: datetime) -> None:
+    """Write down that a window was read; labels that come later are not in it yet."""
+    write_document(names, store, READINGS, key, Reading(window=key, read_at=now))
+
+
+def settled(names: Names, store: ArtifactStore, keys: Sequence[str]) -> frozenset[str]:
+    """Those of these windows that were read since their labels are complete."""
+    declaration, found = names.declaration, set()
+    wait = timedelta(days=declaration.label.maturity_days)
+    for key in keys:
+        reading = find_document(names, store, READINGS, key, Reading)
+        if reading is not None and reading.read_at >= declaration.windows.window(key).end + wait:
+            found.add(key)
+    return frozenset(found)
+
+
 def note_missing(
     names: Names, store: ArtifactStore, key: str, missing: Missing, reason: str, now: datetime
 ) -> Delivery:
@@ -53,14 +78,17 @@ def note_missing(
 
 
 def missing_windows(names: Names, store: ArtifactStore) -> list[Delivery]:
-    """The windows that were asked for and have no rows to this day, oldest first."""
-    there = set(store.keys(names.raw_rows))
-    found = (
-        find_document(names, store, DELIVERIES, key, Delivery)
-        for key in document_keys(names, store, DELIVERIES)
-        if key not in there
-    )
-    return [delivery for delivery in found if delivery is not None]
+    """The windows that were last asked for in vain, oldest first.
+
+    One that has rows is among them when its repetition was refused: the last good version stays.
+    """
+    found = []
+    for key in document_keys(names, store, DELIVERIES):
+        delivery = find_document(names, store, DELIVERIES, key, Delivery)
+        reading = find_document(names, store, READINGS, key, Reading)
+        if delivery and (reading is None or reading.read_at < delivery.last_asked):
+            found.append(delivery)
+    return found
 
 
 def awaited(

@@ -8,7 +8,7 @@ import dagster as dg
 
 from aios_platform.components.model_lifecycle.jobs import partitions_of
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.spans import span, windows_of
+from aios_platform.components.model_lifecycle.spans import delivered_windows, span
 from aios_platform.components.model_lifecycle.state import featured_keys
 from aios_platform.preloading import preloading
 from aios_platform.resources.stores import Artifacts, Features
@@ -53,7 +53,7 @@ def feature_assets(names: Names) -> list[dg.AssetsDefinition]:
         store = artifacts.open()
         rows = tables = 0
         with stage(names.model, "features", span(context)) as made:
-            windows = windows_of(context, declaration)
+            windows = delivered_windows(context, names, store)
             # `online_features` needs Feast next; DuckDB works outside the interpreter's lock.
             with preloading("feast"), ThreadPoolExecutor(WINDOWS_AT_ONCE) as pool:
                 built = pool.map(

@@ -1,19 +1,35 @@
-"""Asset `predictions`: windows scored by the live champion, skipped while there is none."""
+"""Asset `predictions`: windows scored by a champion, skipped while there is none."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from aios_platform.components.model_lifecycle.jobs import partitions_of
-from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.spans import span, windows_of
+from aios_platform.components.model_lifecycle.names import VERSION_TAG, Names
+from aios_platform.components.model_lifecycle.scorers import live_at, scorer_of
+from aios_platform.components.model_lifecycle.spans import (
+    clock_of,
+    delivered_windows,
+    is_planned,
+    span,
+)
+from aios_platform.contracts.decisions import Champion
+from aios_platform.contracts.windows import Window
 from aios_platform.resources.stores import Artifacts, Features, Ledger
 from aios_platform.telemetry import stage
 
+if TYPE_CHECKING:
+    from aios_platform.artifacts import ArtifactStore
+    from aios_platform.database import Database
+
 
 def inference_assets(names: Names) -> list[dg.AssetsDefinition]:
-    """`predictions`, pinned to the version that was live when the run asked the ledger."""
+    """`predictions`: made once, when a window comes, by the version that is live then.
+
+    What was predicted is what was acted on: a later champion does not take its place. Only a
+    back-fill scores a window again, with the version that was live when it ended, or one by name.
+    """
     declaration = names.declaration
 
     @dg.asset(
@@ -30,10 +46,9 @@ def inference_assets(names: Names) -> list[dg.AssetsDefinition]:
     def predictions(
         context: dg.AssetExecutionContext, artifacts: Artifacts, ledger: Ledger, features: Features
     ) -> Iterator[Any]:
-        from aios_platform.ledger.champions import champion_of
-
-        champion = champion_of(ledger.open(), names.model)
-        if champion is None:
+        store = artifacts.open()
+        chosen = scorers(names, context, store, ledger.open())
+        if chosen is None:
             context.log.info("No champion yet: nothing to score with.")
             return
 
@@ -41,31 +56,31 @@ def inference_assets(names: Names) -> list[dg.AssetsDefinition]:
         from aios_platform.inference.batch import score_window
         from aios_platform.inference.session import Session
 
-        store = artifacts.open()
-        rows = 0
+        rows, sessions = 0, {}
         with stage(names.model, "predictions", span(context)) as made:
-            session = Session(
-                store.get(champion.model_digest, ".onnx"), digest=champion.model_digest
-            )
-            for window in windows_of(context, declaration):
+            for window, scorer in chosen:
+                digest = scorer.model_digest
+                if digest not in sessions:
+                    sessions[digest] = Session(store.get(digest, ".onnx"), digest=digest)
                 frames = scoring_frame(declaration, window, store, features.open())
                 [frame] = frames.versions
                 version = score_window(
-                    session,
+                    sessions[digest],
                     store.scan([frame]),
                     store,
                     model=names.model,
-                    version=champion.version,
+                    version=scorer.version,
                     window=window.key,
                     row_id=declaration.source.row_id,
                     prediction_time=declaration.source.prediction_time,
                     inputs={"features": frames.service_digest, frame.dataset: frame.digest},
+                    scored_at=clock_of(context),
                 )
                 context.add_asset_metadata(
                     {
                         "dagster/row_count": version.rows,
                         "dagster/uri": version.uri,
-                        "model_version": champion.version,
+                        "model_version": scorer.version,
                         "digest": version.digest,
                         "version": version.version,
                     },
@@ -73,11 +88,39 @@ def inference_assets(names: Names) -> list[dg.AssetsDefinition]:
                     partition_key=window.key,
                 )
                 rows += version.rows
-            made.append(f"{rows:,} rows by version {champion.version}")
+            by = ", ".join(sorted({scorer.version for _, scorer in chosen})) or "none"
+            made.append(f"{rows:,} rows by version {by}")
         yield dg.MaterializeResult(
-            metadata={
-                "summary": f"{span(context)}: {rows:,} rows scored by version {champion.version}"
-            }
+            metadata={"summary": f"{span(context)}: {rows:,} rows scored by version {by}"}
         )
 
     return [predictions]
+
+
+def scorers(
+    names: Names,
+    context: dg.AssetExecutionContext,
+    store: "ArtifactStore",
+    database: "Database",
+) -> list[tuple[Window, Champion]] | None:
+    """The windows that a run is to score, each with its version; None while there is no champion.
+
+    Raises:
+        LifecycleError: The run names a version that the ledger does not know.
+        DatabaseUnavailable: The ledger cannot be read.
+    """
+    from aios_platform.ledger.champions import history
+
+    windows = delivered_windows(context, names, store)
+    named = context.run.tags.get(VERSION_TAG)
+    if named is not None:
+        scorer = scorer_of(names, database, named)
+        return [(window, scorer) for window in windows]
+    champions = history(database, names.model)
+    if not champions:
+        return None
+    live = champions[0]
+    if is_planned(context):
+        scored = set(store.keys(names.predictions))
+        return [(window, live) for window in windows if window.key not in scored]
+    return [(window, live_at(champions, window.end) or live) for window in windows]

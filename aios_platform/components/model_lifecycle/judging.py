@@ -98,6 +98,7 @@ def judge(
     cause: str,
     key: str | None = None,
     record: bool = True,
+    as_of: datetime | None = None,
 ) -> Judgement:
     """Score both contenders on the exam, measure, decide, and write it all down.
 
@@ -109,6 +110,7 @@ def judge(
         cause: Why this happens; goes into the verdict's row.
         key: Idempotency key of the row; None: a new row each time.
         record: Whether to write the row, the documents and MLflow's tags; False: a dry run.
+        as_of: The lifecycle's clock where it looks at the past: the verdict's time.
 
     Raises:
         DatabaseUnavailable: The ledger or MLflow does not answer: there is no verdict then.
@@ -146,7 +148,7 @@ def judge(
         waivers=active(stores.database, names.model, now),
         task=declaration.task,
         drift_psi=declaration.monitoring.drift_psi,
-        decided_at=now,
+        decided_at=as_of or now,
     )
     training_set = candidate.training_set
     card = model_card(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from aios_platform.components.model_lifecycle.deciding import champion_to_watch, decide_on
+from aios_platform.components.model_lifecycle.deciding import decide_on
 from aios_platform.components.model_lifecycle.faults import search_faults
 from aios_platform.components.model_lifecycle.jobs import partitions_of
 from aios_platform.components.model_lifecycle.measuring import (
@@ -16,8 +16,13 @@ from aios_platform.components.model_lifecycle.measuring import (
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.observations import observe_drift, trend
 from aios_platform.components.model_lifecycle.principals import acting_for
-from aios_platform.components.model_lifecycle.references import Reference
-from aios_platform.components.model_lifecycle.spans import clock_of, span, windows_of
+from aios_platform.components.model_lifecycle.references import References
+from aios_platform.components.model_lifecycle.spans import (
+    clock_of,
+    past_clock,
+    scored_windows,
+    span,
+)
 from aios_platform.components.model_lifecycle.state import matured_keys
 from aios_platform.components.model_lifecycle.tables import (
     decision_table,
@@ -43,9 +48,11 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
     @dg.asset(
         key=names.asset("performance"),
         group_name=names.model,
-        deps=[names.asset("predictions")],
+        # The labels are among the raw rows.
+        deps=[names.asset("predictions"), names.asset("raw")],
         partitions_def=partitions,
         backfill_policy=one_run,
+        output_required=False,
         owners=[declaration.owner],
         kinds={"python"},
         description="Predictions against the truth of windows whose labels are complete; of the "
@@ -53,13 +60,17 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
     )
     def performance(
         context: dg.AssetExecutionContext, artifacts: Artifacts, ledger: Ledger
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    ) -> Iterator[Any]:
         store, found = artifacts.open(), []
         clock = clock_of(context)
+        if not scored_windows(context, names, store):
+            context.log.info("Nothing was predicted for these windows.")
+            return
         with stage(names.model, "performance", span(context)) as made:
-            reference = Reference(names, store, champion_to_watch(names, ledger.open()))
+            references = References(names, store, ledger.open())
             matured = matured_keys(declaration, clock)
-            for window in windows_of(context, declaration):
+            for window in scored_windows(context, names, store):
+                reference = references.of(window.key)
                 result = measure_window(names, store, window, clock, reference)
                 found.append(result)
                 context.add_asset_metadata(
@@ -74,7 +85,7 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
                 )
             texts = [_told(result) for result in found]
             made += texts
-        return dg.MaterializeResult(metadata={"summary": "; ".join(texts)})
+        yield dg.MaterializeResult(metadata={"summary": "; ".join(texts)})
 
     @dg.asset(
         key=names.asset("drift"),
@@ -105,9 +116,10 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
     ) -> Iterator[Any]:
         store, found, faults = artifacts.open(), [], {}
         with stage(names.model, "drift", span(context)) as made:
-            windows = windows_of(context, declaration)
-            reference = Reference(names, store, champion_to_watch(names, ledger.open()))
+            windows = scored_windows(context, names, store)
+            references = References(names, store, ledger.open())
             for window in windows:
+                reference = references.of(window.key)
                 broken = search_faults(names, store, window.key).faults
                 if broken:
                     faults[window.key] = " ".join(fault.reason for fault in broken)
@@ -157,18 +169,24 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
         deps=[names.asset("performance"), names.asset("drift")],
         partitions_def=partitions,
         backfill_policy=one_run,
+        output_required=False,
         owners=[declaration.owner],
         kinds={"python"},
         description="Whether to train again, and why; one row of the ledger per matured window.",
     )
     def retrain_decision(
         context: dg.AssetExecutionContext, artifacts: Artifacts, ledger: Ledger
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    ) -> Iterator[Any]:
         store, texts = artifacts.open(), []
+        if not scored_windows(context, names, store):
+            return
         with stage(names.model, "retrain_decision", span(context)) as made:
-            for window in windows_of(context, declaration):
+            past = past_clock(context) is not None
+            for window in scored_windows(context, names, store):
                 with acting_for(context.run):
-                    decision = decide_on(names, store, ledger.open(), window, clock_of(context))
+                    decision = decide_on(
+                        names, store, ledger.open(), window, clock_of(context), past=past
+                    )
                 if decision is None:
                     texts.append(f"{window.key} labels not matured")
                     continue
@@ -192,7 +210,7 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
             asset_key=context.asset_key,
             partition_key=context.partition_keys[-1],
         )
-        return dg.MaterializeResult(metadata={"summary": "; ".join(texts)})
+        yield dg.MaterializeResult(metadata={"summary": "; ".join(texts)})
 
     return [performance, drift, retrain_decision]
 

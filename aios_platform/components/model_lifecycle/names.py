@@ -15,6 +15,7 @@ EXCLUSIVE_TAG = "aios/exclusive"
 LAUNCHED_BY_TAG = "aios/launched_by"
 COMMAND = "aios run"
 REQUEST_TAG = "aios/approval_request"
+VERSION_TAG = "aios/model_version"
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ class LifecycleState(Record):
     closed: tuple[str, ...] = Field(description="Windows that are over.")
     matured: tuple[str, ...] = Field(description="Windows whose labels are complete.")
     featured: frozenset[str] = Field(description="Windows with validated data and features.")
+    settled: frozenset[str] = Field(
+        default=frozenset(), description="Windows that were read since their labels are complete."
+    )
     asked: dict[str, int] = Field(
         default_factory=dict,
         description="Windows that were not delivered or were refused: how often it was tried.",
@@ -97,6 +100,9 @@ def next_run(declaration: ModelDeclaration, state: LifecycleState) -> NextRun | 
     run = _missing(declaration, state, missing)
     if run is not None:
         return run
+    run = _measurement(declaration, state, _unsettled(state))
+    if run is not None:
+        return run
     if state.champion_version is None:
         return _first_training(declaration, state)
     if state.retrain_wanted is not None:
@@ -116,6 +122,15 @@ def next_run(declaration: ModelDeclaration, state: LifecycleState) -> NextRun | 
         return run
     unjudged = [key for key in state.matured if key in state.scored and key not in state.judged]
     return _measurement(declaration, state, unjudged)
+
+
+def _unsettled(state: LifecycleState) -> list[str]:
+    """Windows whose labels have come since they were read; what follows needs them."""
+    return [
+        key
+        for key in state.matured
+        if key in state.featured and key not in state.settled and key not in state.passed_over
+    ]
 
 
 def split_windows(
@@ -175,7 +190,7 @@ def _measurement(
     first, place = run.first, state.closed.index(run.first)
     earliest = max(0, place - declaration.label.corrections_windows)
     for key in reversed(state.closed[earliest:place]):
-        if key not in state.scored:
+        if key not in state.featured:
             break
         first = key
     return run.model_copy(update={"first": first})

@@ -17,6 +17,7 @@ from aios_platform.components.model_lifecycle.handoff import Candidate, Judged, 
 from aios_platform.components.model_lifecycle.judging import Judgement, judge, recorded_exam
 from aios_platform.components.model_lifecycle.names import CAUSE_TAG, REQUEST_TAG, Names
 from aios_platform.components.model_lifecycle.principals import acting_for
+from aios_platform.components.model_lifecycle.spans import clock_of, past_clock
 from aios_platform.contracts.decisions import Champion, Decision, Outcome, Verdict
 from aios_platform.errors import AiosError
 from aios_platform.resources.stores import Artifacts, Stores
@@ -57,6 +58,7 @@ def promotion_assets(names: Names) -> list[dg.AssetsDefinition]:
                     stores,
                     cause=context.run.tags.get(CAUSE_TAG, MANUAL),
                     key=context.run.run_id,
+                    as_of=past_clock(context),
                 )
             judged = judgement.judged.verdict
             made.append(f"{judged.decision}: {judged.reasons[0]}")
@@ -94,7 +96,8 @@ def promotion_assets(names: Names) -> list[dg.AssetsDefinition]:
             else:
                 judged = take(stores.artifacts, context, "verdict", Judged)
                 what = f"version {judged.candidate.version}"
-                carried = _swap(names, what, lambda: carry_out(names, judged, stores))
+                clock = clock_of(context)
+                carried = _swap(names, what, lambda: carry_out(names, judged, stores, as_of=clock))
             alias = alias_check(names, _alias(names, stores))
         if carried.champion is not None:
             yield dg.MaterializeResult(metadata=_live(carried.champion))

@@ -12,6 +12,7 @@ from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.documents import as_json
 from aios_platform.components.model_lifecycle.handoff import TrainingSet, recall
 from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.scorers import scorer_of
 from aios_platform.contracts.datasets import FeatureSchema
 from aios_platform.contracts.decisions import Champion
 from aios_platform.contracts.windows import Every
@@ -20,6 +21,7 @@ from aios_platform.errors import MetricError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from aios_platform.database import Database
     from aios_platform.inference.session import Session
     from aios_platform.monitoring.estimation import Calibration
     from aios_platform.monitoring.importance import Importance
@@ -200,6 +202,28 @@ class Reference:
 
         digest = self.champion.model_digest
         return Session(self._store.get(digest, ".onnx"), digest=digest)
+
+
+class References:
+    """The references of the versions that scored a run's windows, each opened once."""
+
+    def __init__(self, names: Names, store: ArtifactStore, database: "Database") -> None:
+        self._names, self._store, self._database = names, store, database
+        self._found: dict[str, Reference] = {}
+
+    def of(self, key: str) -> Reference:
+        """What the window with this key is compared with: that of the version that scored it.
+
+        Raises:
+            ArtifactMissing: The window has no predictions.
+            LifecycleError: The ledger does not know the version.
+            DatabaseUnavailable: The ledger cannot be read.
+        """
+        version = self._store.require(self._names.predictions, key).inputs["model_version"]
+        if version not in self._found:
+            scorer = scorer_of(self._names, self._database, version)
+            self._found[version] = Reference(self._names, self._store, scorer)
+        return self._found[version]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from datetime import datetime, timedelta
 
 from aios_platform.artifacts import ArtifactStore
-from aios_platform.components.model_lifecycle.deliveries import awaited
+from aios_platform.components.model_lifecycle.deliveries import awaited, settled
+from aios_platform.components.model_lifecycle.documents import document_keys
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.plan import LifecycleState
 from aios_platform.contracts.decisions import Decision, RetrainAction, RetrainDecision
@@ -63,21 +64,31 @@ def read_state(
     champion = champion_of(database, declaration.name)
     decisions = entries(database, subject=declaration.name, kind=RETRAIN_DECISION, limit=MOST_ROWS)
     ours = [row for row in decisions if champion and row.payload["version"] == champion.version]
+    matured = tuple(matured_keys(declaration, as_of))
+    featured = featured_keys(names, store)
     asked, passed_over = awaited(names, store, as_of)
     return LifecycleState(
         closed=closed,
-        matured=tuple(matured_keys(declaration, as_of)),
-        featured=featured_keys(names, store),
+        matured=matured,
+        featured=featured,
+        settled=settled(names, store, [key for key in matured if key in featured]),
         asked=asked,
         passed_over=frozenset() if patient else passed_over,
         champion_version=champion.version if champion else None,
         trained_through=champion.trained_through if champion else None,
-        scored=frozenset(store.keys(names.predictions)),
+        scored=_scored(names, store),
         judged=frozenset(row.payload["decision"]["window"] for row in decisions),
         retrain_wanted=_wanted(ours),
         verdicts=_answered(database, declaration.name),
         given_up=frozenset() if patient else _given_up(database, declaration.name),
         approved=_approved(database, declaration.name),
+    )
+
+
+def _scored(names: Names, store: ArtifactStore) -> frozenset[str]:
+    """Windows with predictions that were watched: after a kill in between, both are made up for."""
+    return frozenset(store.keys(names.predictions)) & frozenset(
+        document_keys(names, store, "drift")
     )
 
 

@@ -28,6 +28,7 @@ def state(**changes) -> LifecycleState:
         "featured": frozenset(MONTHS),
         "champion_version": "1",
         "trained_through": "2013-10",
+        "settled": frozenset(MONTHS),
         "scored": frozenset(MONTHS[10:]),
         "judged": frozenset(MONTHS[10:]),
     }
@@ -81,7 +82,17 @@ def test_an_approval_is_carried_out_before_anything_else():
 def test_labels_that_mature_later_bring_a_scored_window_back_for_its_decision():
     waiting = state(judged=frozenset(), matured=MONTHS[:11])
     run = next_run(DECLARATION, waiting)
-    assert (run.job, run.first, run.last) == (Job.MEASURE, "2013-11", "2013-11")
+    assert (run.job, run.first, run.last) == (Job.MEASURE, "2013-10", "2013-11")
+
+
+def test_windows_are_read_again_when_their_labels_are_complete_before_anything_is_trained():
+    early = state(champion_version=None, trained_through=None, settled=frozenset(MONTHS[:6]))
+    run = next_run(DECLARATION, early)
+    assert (run.job, run.first, run.last) == (Job.MEASURE, "2013-06", "2013-12")
+    read = early.model_copy(update={"settled": frozenset(MONTHS)})
+    assert next_run(DECLARATION, read).job is Job.RETRAIN
+    refused = early.model_copy(update={"passed_over": frozenset(MONTHS[6:])})
+    assert next_run(DECLARATION, refused).job is Job.RETRAIN, "the last good version stays"
 
 
 def test_the_windows_before_one_that_matured_are_measured_again_with_it():
@@ -91,8 +102,9 @@ def test_the_windows_before_one_that_matured_are_measured_again_with_it():
     scored = frozenset(MONTHS[6:])
     late = state(scored=scored, judged=scored - {"2013-12"}, trained_through="2013-06")
     assert next_run(declaration, late).first == "2013-09"
-    few = state(judged=frozenset({"2013-11"}))
-    assert next_run(declaration, few).first == "2013-11", "the others have no predictions"
+    few = late.model_copy(update={"featured": scored - {"2013-10"}, "passed_over": {"2013-10"}})
+    run = next_run(declaration, few.model_copy(update={"closed": MONTHS[6:]}))
+    assert run.first == "2013-11", "October never came"
 
 
 def test_a_window_that_does_not_come_stops_none_after_it():
@@ -142,6 +154,7 @@ def test_carrying_out_the_plan_always_comes_to_an_end(count, featured, scored, c
         featured=frozenset(featured),
         scored=frozenset(scored) if champion else frozenset(),
         judged=frozenset(),
+        settled=frozenset(),
         champion_version="1" if champion else None,
         trained_through=MONTHS[max(0, count - 3)] if champion else None,
     )
@@ -171,7 +184,7 @@ def carried_out(now: LifecycleState, run) -> LifecycleState:
             }
         )
     keys = {k for k in now.closed if run.first <= k <= run.last}
-    update = {"featured": now.featured | keys}
+    update = {"featured": now.featured | keys, "settled": now.settled | keys}
     if now.champion_version:
         update["scored"] = now.scored | keys
         update["judged"] = now.judged | (keys & set(now.matured))

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from aios_platform.contracts.datasets import FieldKind
 from aios_platform.contracts.declaration import Column, Label, Table
 from aios_platform.features.canary import rank_auc, single_feature_auc
-from aios_platform.features.known import anything_known_after, as_known
+from aios_platform.known import anything_known_after, as_known
 
 INSTANT = pa.timestamp("us", tz="UTC")
 NOON = pa.scalar(datetime(2024, 1, 1, 12, tzinfo=UTC), INSTANT)
