@@ -106,7 +106,7 @@ def workstation(
             url=f"http://127.0.0.1:{port}",
             health=f"http://127.0.0.1:{port}/server_info",
         ),
-        Service("daemon", (python, "-m", "dagster._daemon", "run", "-w", str(workspace))),
+        Service("daemon", (python, "-m", "aios_platform", "daemon", "-w", str(workspace))),
         Service(
             "MLflow",
             (

@@ -8,6 +8,7 @@ import typer
 from aios_platform.cli import (
     alerts,
     approvals,
+    daemon,
     decisions,
     ledger,
     lifecycle,
@@ -54,6 +55,7 @@ app.command()(provenance.card)
 app.command()(provenance.impact)
 app.command()(provenance.reproduce)
 app.command()(workstation.ui)
+app.command()(daemon.daemon)
 app.command()(workstation.env)
 app.command(
     context_settings={
