@@ -15,6 +15,7 @@ from aios_platform.cli import (
     principals,
     promotion,
     provenance,
+    replay,
     workstation,
 )
 from aios_platform.errors import AiosError
@@ -39,6 +40,7 @@ def _configure() -> None:
 
 
 app.command()(lifecycle.run)
+app.command()(replay.replay)
 app.command()(lifecycle.status)
 app.command()(lifecycle.models)
 app.command()(decisions.decisions)

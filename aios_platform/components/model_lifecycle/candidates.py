@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aios_platform.contracts.models import ModelVersion, TrainedModel
     from aios_platform.database import Database
     from aios_platform.features.leakage import LeakageReport
+    from aios_platform.features.training_set import FeatureFrames
     from aios_platform.resources.stores import Stores
 
 CANDIDATE = "candidate"
@@ -46,6 +47,34 @@ def pin_training_set(
         LifecycleError: There are too few matured windows.
     """
     from aios_platform.features.leakage import audit
+
+    declaration, store = names.declaration, stores.artifacts
+    assembled, training = assemble_matured(names, stores, as_of)
+    report = audit(declaration, names.sql_folder, assembled, store)
+    record = TrainingSet(
+        frames=assembled.versions[:training],
+        exam=assembled.versions[training:],
+        features=assembled.schema,
+        service_digest=assembled.service_digest,
+        as_of=as_of.isoformat(),
+        cells_replayed=report.cells_compared,
+        sample=sample,
+    )
+    remember(store, names.model, record)
+    return record, report
+
+
+def assemble_matured(
+    names: Names, stores: "Stores", as_of: "datetime"
+) -> "tuple[FeatureFrames, int]":
+    """Frames of the windows to train on, then of the exam, as of a moment.
+
+    Returns:
+        The frames, oldest first, and how many of them are to train on.
+
+    Raises:
+        LifecycleError: There are too few matured windows.
+    """
     from aios_platform.features.training_set import assemble
 
     declaration, store = names.declaration, stores.artifacts
@@ -62,19 +91,8 @@ def pin_training_set(
             "training.min_windows.",
         )
     training, exam = ([declaration.windows.window(k) for k in keys] for keys in split)
-    assembled = assemble(declaration, [*training, *exam], as_of, store, stores.features)
-    report = audit(declaration, names.sql_folder, assembled, store)
-    record = TrainingSet(
-        frames=assembled.versions[: len(training)],
-        exam=assembled.versions[len(training) :],
-        features=assembled.schema,
-        service_digest=assembled.service_digest,
-        as_of=as_of.isoformat(),
-        cells_replayed=report.cells_compared,
-        sample=sample,
-    )
-    remember(store, names.model, record)
-    return record, report
+    frames = assemble(declaration, [*training, *exam], as_of, store, stores.features)
+    return frames, len(training)
 
 
 def train_candidate(

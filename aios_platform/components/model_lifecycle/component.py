@@ -12,6 +12,7 @@ from aios_platform.components.model_lifecycle.approvals import approval_job
 from aios_platform.components.model_lifecycle.data import data_assets
 from aios_platform.components.model_lifecycle.discovery import parse
 from aios_platform.components.model_lifecycle.features import feature_assets
+from aios_platform.components.model_lifecycle.freshness import freshness_sensor
 from aios_platform.components.model_lifecycle.inference import inference_assets
 from aios_platform.components.model_lifecycle.jobs import jobs_of
 from aios_platform.components.model_lifecycle.monitoring import monitoring_assets
@@ -87,7 +88,7 @@ def lifecycle_definitions(names: Names) -> dg.Definitions:
             *monitoring_assets(names),
         ],
         jobs=[*jobs, approval_job(names)],
-        sensors=sensors_of(names, jobs),
+        sensors=[*sensors_of(names, jobs), freshness_sensor(names)],
         schedules=schedules_of(names, jobs),
     )
 

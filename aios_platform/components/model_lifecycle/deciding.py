@@ -12,9 +12,11 @@ from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.observations import EARLIER
 from aios_platform.components.model_lifecycle.scorers import scorer_of
 from aios_platform.components.model_lifecycle.state import (
+    GAVE_UP,
     MOST_ROWS,
     RETRAIN_DECISION,
     VERDICT,
+    decision_cause,
     matured_keys,
 )
 from aios_platform.contracts.alerts import AlertKind
@@ -208,7 +210,7 @@ def _attempts(names: Names, database: Database, key: str) -> "tuple[Attempt, ...
     from aios_platform.monitoring.retraining import Attempt
 
     metric = names.declaration.gate.metric
-    found: dict[str, Attempt] = {}
+    found: dict[str, tuple[int, Attempt]] = {}
     for row in entries(database, subject=names.model, kind=VERDICT, limit=MOST_ROWS):
         verdict = Verdict.model_validate(row.payload["verdict"])
         if not verdict.exam_windows:
@@ -221,12 +223,30 @@ def _attempts(names: Names, database: Database, key: str) -> "tuple[Attempt, ...
             )
             better = own is not None and other is not None and gain(metric, own, other) > 0
             helped = verdict.decision == "promote" and better
+        since = _windows_between(names, verdict.exam_windows[-1], key)
         # Rows come newest first; that of the training itself is the version's oldest.
-        found.pop(verdict.candidate_version, None)
-        found[verdict.candidate_version] = Attempt(
-            windows_since=_windows_between(names, verdict.exam_windows[-1], key), helped=helped
-        )
-    return tuple(found.values())
+        found[verdict.candidate_version] = row.seq, Attempt(windows_since=since, helped=helped)
+    given_up = _given_up(names, database, key)
+    ordered = sorted([*found.values(), *given_up], key=lambda each: each[0], reverse=True)
+    return tuple(attempt for _, attempt in ordered)
+
+
+def _given_up(names: Names, database: Database, key: str) -> "list[tuple[int, Attempt]]":
+    """Trainings whose runs failed until they were given up: they cost as much, and did not help."""
+    from aios_platform.monitoring.retraining import Attempt
+
+    rows = entries(database, subject=names.model, kind=GAVE_UP, limit=MOST_ROWS)
+    causes = {str(row.payload["cause"]): row.seq for row in rows}
+    if not causes:
+        return []
+    found = []
+    for row in entries(database, subject=names.model, kind=RETRAIN_DECISION, limit=MOST_ROWS):
+        decision = RetrainDecision.model_validate(row.payload["decision"])
+        seq = causes.get(decision_cause(decision))
+        if seq is not None:
+            since = _windows_between(names, decision.window, key)
+            found.append((seq, Attempt(windows_since=since, helped=False)))
+    return found
 
 
 def _new_data(names: Names, store: ArtifactStore, key: str, champion: Champion) -> dict[str, Any]:

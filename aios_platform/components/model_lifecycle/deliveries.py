@@ -92,7 +92,7 @@ def missing_windows(names: Names, store: ArtifactStore) -> list[Delivery]:
 
 
 def awaited(
-    names: Names, store: ArtifactStore, as_of: datetime
+    names: Names, store: ArtifactStore, as_of: datetime, *, patient: bool = False
 ) -> tuple[dict[str, int], frozenset[str]]:
     """The windows that were asked for in vain, with how often; and those to be left alone for now.
 
@@ -100,9 +100,14 @@ def awaited(
         names: The model.
         store: The artifact root.
         as_of: The clock of the lifecycle, aware.
+        patient: For a person's command: what was refused is asked for again at once, and what
+            did not come once more, unless it was asked for at this very clock.
     """
-    wait = timedelta(hours=names.declaration.source.ask_again_hours)
     deliveries = missing_windows(names, store)
     asked = {delivery.window: delivery.asks for delivery in deliveries}
-    rest = frozenset(d.window for d in deliveries if not as_of >= d.last_asked + wait)
-    return asked, rest
+    if patient:
+        rest = [d for d in deliveries if d.missing is Missing.LATE and not as_of > d.last_asked]
+    else:
+        wait = timedelta(hours=names.declaration.source.ask_again_hours)
+        rest = [d for d in deliveries if not as_of >= d.last_asked + wait]
+    return asked, frozenset(delivery.window for delivery in rest)

@@ -1,10 +1,12 @@
 """Asset `predictions`: windows scored by a champion, skipped while there is none."""
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from aios_platform.components.model_lifecycle.freshness import ON_TIME
 from aios_platform.components.model_lifecycle.jobs import partitions_of
 from aios_platform.components.model_lifecycle.names import VERSION_TAG, Names
 from aios_platform.components.model_lifecycle.scorers import live_at, scorer_of
@@ -41,6 +43,14 @@ def inference_assets(names: Names) -> list[dg.AssetsDefinition]:
         output_required=False,
         kinds={"onnx", "parquet"},
         owners=[declaration.owner],
+        check_specs=[
+            dg.AssetCheckSpec(
+                ON_TIME,
+                asset=names.asset("predictions"),
+                description="Windows came and were scored within source.max_delay_hours of their "
+                "end; a sensor looks for those that are not here at all.",
+            )
+        ],
         description="One probability per row of the window, with the version that gave it.",
     )
     def predictions(
@@ -50,6 +60,7 @@ def inference_assets(names: Names) -> list[dg.AssetsDefinition]:
         chosen = scorers(names, context, store, ledger.open())
         if chosen is None:
             context.log.info("No champion yet: nothing to score with.")
+            yield _on_time(names, [], clock_of(context))
             return
 
         from aios_platform.features.training_set import scoring_frame
@@ -93,8 +104,23 @@ def inference_assets(names: Names) -> list[dg.AssetsDefinition]:
         yield dg.MaterializeResult(
             metadata={"summary": f"{span(context)}: {rows:,} rows scored by version {by}"}
         )
+        yield _on_time(names, [window for window, _ in chosen], clock_of(context))
 
     return [predictions]
+
+
+def _on_time(names: Names, windows: list[Window], now: datetime) -> dg.AssetCheckResult:
+    patience = timedelta(hours=names.declaration.source.max_delay_hours)
+    late = {window.key: now - window.end for window in windows if now > window.end + patience}
+    return dg.AssetCheckResult(
+        passed=not late,
+        check_name=ON_TIME,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            key: f"scored {delay / timedelta(hours=1):,.0f} hours after its end"
+            for key, delay in late.items()
+        },
+    )
 
 
 def scorers(

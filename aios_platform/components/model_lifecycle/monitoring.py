@@ -7,6 +7,7 @@ import dagster as dg
 
 from aios_platform.components.model_lifecycle.deciding import decide_on
 from aios_platform.components.model_lifecycle.faults import search_faults
+from aios_platform.components.model_lifecycle.freshness import LABELS_COMPLETE
 from aios_platform.components.model_lifecycle.jobs import partitions_of
 from aios_platform.components.model_lifecycle.measuring import (
     estimate_record,
@@ -55,6 +56,14 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
         output_required=False,
         owners=[declaration.owner],
         kinds={"python"},
+        check_specs=[
+            dg.AssetCheckSpec(
+                LABELS_COMPLETE,
+                asset=names.asset("performance"),
+                description="Of each matured window, label.min_share of the predictions have a "
+                "label.",
+            )
+        ],
         description="Predictions against the truth of windows whose labels are complete; of the "
         "others, what their scores promise. Figures that changed are restated, with their history.",
     )
@@ -65,6 +74,7 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
         clock = clock_of(context)
         if not scored_windows(context, names, store):
             context.log.info("Nothing was predicted for these windows.")
+            yield _labels_complete(names, [])
             return
         with stage(names.model, "performance", span(context)) as made:
             references = References(names, store, ledger.open())
@@ -86,6 +96,7 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
             texts = [_told(result) for result in found]
             made += texts
         yield dg.MaterializeResult(metadata={"summary": "; ".join(texts)})
+        yield _labels_complete(names, found)
 
     @dg.asset(
         key=names.asset("drift"),
@@ -213,6 +224,20 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
         yield dg.MaterializeResult(metadata={"summary": "; ".join(texts)})
 
     return [performance, drift, retrain_decision]
+
+
+def _labels_complete(names: Names, found: "list[Performance]") -> dg.AssetCheckResult:
+    from aios_platform.monitoring.freshness import lacking_labels
+
+    matured = [each for each in found if each.status != "not_matured"]
+    lacking = {each.window: lacking_labels(names.declaration, each) for each in matured}
+    few = {window: why for window, why in lacking.items() if why}
+    return dg.AssetCheckResult(
+        passed=not few,
+        check_name=LABELS_COMPLETE,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata=few,
+    )
 
 
 def _told(result: "Performance") -> str:

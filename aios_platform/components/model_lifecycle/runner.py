@@ -1,6 +1,7 @@
 """Runs the plan of a model in this process, through Dagster, until nothing is left to do."""
 
 import logging
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,11 +11,11 @@ from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import DBAPIError
 
 from aios_platform.artifacts import ArtifactStore
-from aios_platform.components.model_lifecycle.jobs import RANGE_END_TAG, run_tags
+from aios_platform.components.model_lifecycle.asking import Asked, NotNow, claimed_run
+from aios_platform.components.model_lifecycle.jobs import RANGE_END_TAG
 from aios_platform.components.model_lifecycle.liveness import end_dead_runs, plan_lock
 from aios_platform.components.model_lifecycle.names import COMMAND, LAUNCHED_BY_TAG, Names
-from aios_platform.components.model_lifecycle.plan import NextRun, next_run
-from aios_platform.components.model_lifecycle.state import read_state
+from aios_platform.components.model_lifecycle.plan import NextRun
 from aios_platform.database import Database
 from aios_platform.errors import DatabaseUnavailable, LifecycleError
 
@@ -36,11 +37,24 @@ class StageResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run of the plan."""
+    """One run of the plan.
+
+    Attributes:
+        run: What the plan asked for.
+        run_id: Dagster's id of the run.
+        stages: What its steps did.
+        failure: Why it failed; empty: it did not.
+    """
 
     run: NextRun
     run_id: str
     stages: tuple[StageResult, ...]
+    failure: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Of its steps."""
+        return sum(stage.seconds for stage in self.stages)
 
 
 def run_until_done(
@@ -50,6 +64,8 @@ def run_until_done(
     store: ArtifactStore,
     database: Database,
     as_of: datetime,
+    *,
+    most_attempts: int | None = None,
 ) -> Iterator[RunResult]:
     """Execute the plan's runs one after the other, yielding each when it has ended.
 
@@ -60,6 +76,8 @@ def run_until_done(
         store: The artifact root.
         database: Where the ledger lives.
         as_of: The clock: windows after it are not looked at.
+        most_attempts: None: a run that fails ends this, for the person who asked; a number: it is
+            asked for again so often, then given up, as the daemon does.
 
     Raises:
         LifecycleError: A run failed, the plan does not come to an end, or another process
@@ -73,7 +91,9 @@ def run_until_done(
                 remedy="Wait for its end; the same command then does what is left.",
             )
         end_dead_runs(instance, database, names.model, datetime.now(UTC), plan_held=True)
-        yield from _plan(names, definitions, instance, store, database, as_of)
+        yield from _plan(
+            names, definitions, instance, store, database, as_of, most_attempts=most_attempts
+        )
 
 
 def _plan(
@@ -83,21 +103,38 @@ def _plan(
     store: ArtifactStore,
     database: Database,
     as_of: datetime,
+    *,
+    most_attempts: int | None,
 ) -> Iterator[RunResult]:
     done: set[str] = set()
     for _ in range(MOST_RUNS):
-        state = read_state(names.declaration, names, store, database, as_of)
-        run = next_run(names.declaration, state)
-        if run is None:
-            return
-        if run.key(names.model) in done:
+        run_id = str(uuid.uuid4())
+        asked = claimed_run(
+            names, instance, store, database, as_of, most_attempts=most_attempts, run_id=run_id
+        )
+        if isinstance(asked, NotNow):
             raise LifecycleError(
-                f"The run '{run.cause}' of {names.model} ended well but is still wanted.",
+                f"{asked.skip_message}",
+                remedy="Wait for its end; the same command then does what is left.",
+            )
+        if not isinstance(asked, Asked):
+            return
+        if asked.claim.key in done:
+            raise LifecycleError(
+                f"The run '{asked.run.cause}' of {names.model} ended well but is still wanted.",
                 remedy="This is a defect of the plan; please report it with the run's log.",
             )
-        done.add(run.key(names.model))
-        logger.info("%s  %s run: %s", names.model, run.job, run.cause)
-        yield _execute(names, run, definitions, instance, as_of)
+        logger.info("%s  %s run: %s", names.model, asked.run.job, asked.run.cause)
+        result = _execute(names, asked, definitions, instance, run_id)
+        if not result.failure:
+            done.add(asked.claim.key)
+        elif most_attempts is None:
+            raise LifecycleError(
+                f"The {asked.run.job} run of {names.model} failed: {result.failure}",
+                remedy=f"Mend the cause and run the same command again (run {run_id}; "
+                "`make ui` shows its log).",
+            )
+        yield result
     raise LifecycleError(
         f"{names.model} still wants runs after {MOST_RUNS} of them.",
         remedy="Run the command again to go on, or look at `aios ledger show`.",
@@ -106,17 +143,18 @@ def _plan(
 
 def _execute(
     names: Names,
-    run: NextRun,
+    asked: Asked,
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
-    as_of: datetime,
+    run_id: str,
 ) -> RunResult:
-    job = definitions.resolve_job_def(names.job(run.job))
-    tags = {**run_tags(names, run, as_of), LAUNCHED_BY_TAG: COMMAND}
+    run = asked.run
+    tags = {**asked.request.tags, LAUNCHED_BY_TAG: COMMAND}
     single = run.first if run.first is not None and RANGE_END_TAG not in tags else None
     try:
-        result = job.execute_in_process(
+        result = definitions.resolve_job_def(names.job(run.job)).execute_in_process(
             instance=instance,
+            run_id=run_id,
             tags=tags,
             partition_key=single,
             raise_on_error=False,
@@ -130,13 +168,8 @@ def _execute(
             f"{str(cause).strip().splitlines()[0]}.",
             remedy="Start the server, then run the same command again.",
         ) from error
-    if not result.success:
-        raise LifecycleError(
-            f"The {run.job} run of {names.model} failed: {_failure(result)}",
-            remedy=f"Mend the cause and run the same command again (run {result.run_id}; "
-            "`make ui` shows its log).",
-        )
-    return RunResult(run, result.run_id, tuple(_stages(result)))
+    failure = "" if result.success else _failure(result)
+    return RunResult(run, run_id, tuple(_stages(result)), failure)
 
 
 def _stages(result: dg.ExecuteInProcessResult) -> Iterator[StageResult]:

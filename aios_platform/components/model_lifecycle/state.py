@@ -66,14 +66,14 @@ def read_state(
     ours = [row for row in decisions if champion and row.payload["version"] == champion.version]
     matured = tuple(matured_keys(declaration, as_of))
     featured = featured_keys(names, store)
-    asked, passed_over = awaited(names, store, as_of)
+    asked, passed_over = awaited(names, store, as_of, patient=patient)
     return LifecycleState(
         closed=closed,
         matured=matured,
         featured=featured,
         settled=settled(names, store, [key for key in matured if key in featured]),
         asked=asked,
-        passed_over=frozenset() if patient else passed_over,
+        passed_over=passed_over,
         champion_version=champion.version if champion else None,
         trained_through=champion.trained_through if champion else None,
         scored=_scored(names, store),

@@ -1,0 +1,205 @@
+"""Drives the platform through the past: the real plan and jobs, with the clock of each day.
+
+There is no code path of its own: at each moment at which a window closes or its labels are
+complete, the plan is asked what it wants, as a sensor would ask it, and its runs are executed.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aios_platform.components.model_lifecycle.asking import MOST_ATTEMPTS
+from aios_platform.components.model_lifecycle.freshness import look_at_freshness
+from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.plan import Job, NextRun
+from aios_platform.components.model_lifecycle.runner import RunResult, run_until_done
+from aios_platform.errors import LifecycleError
+from aios_platform.ledger.champions import champion_of
+from aios_platform.ledger.entries import entries
+from aios_platform.replay.clocks import Tick, ticks
+from aios_platform.replay.progress import Progress, RunDone, read_progress, write_progress
+from aios_platform.replay.yardsticks import train_every
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from aios_platform.resources.stores import Stores
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One moment that is done.
+
+    Attributes:
+        tick: The moment.
+        results: Its runs, in order.
+        seconds: Wall time of the runs.
+    """
+
+    tick: Tick
+    results: tuple[RunResult, ...]
+    seconds: float
+
+
+def begin(
+    names: Names, stores: "Stores", first: str, last: str, *, yardsticks: bool
+) -> tuple[Progress, list[Tick]]:
+    """The progress of a replay, new or taken up, and the moments that are left to do.
+
+    Raises:
+        LifecycleError: The windows are not the schedule's, the model has a life of its own here,
+            or another replay was begun.
+    """
+    declaration = names.declaration
+    try:
+        moments = ticks(declaration, first, last)
+    except ValueError as error:
+        raise LifecycleError(
+            f"{names.model} cannot be replayed: {error}.",
+            remedy="Give --from and --to as keys of its windows, e.g. "
+            f"{declaration.windows.start.strftime(declaration.windows.key_format)}.",
+        ) from error
+    progress = read_progress(stores.artifacts, names.model)
+    digest = declaration.fingerprint
+    if progress is None:
+        _refuse_a_life(names, stores)
+        progress = Progress(
+            model=names.model,
+            first=first,
+            last=last,
+            declaration_digest=digest,
+            yardsticks=yardsticks,
+        )
+    elif (progress.first, progress.declaration_digest, progress.yardsticks) != (
+        first,
+        digest,
+        yardsticks,
+    ):
+        what = "its declaration was another" if progress.first == first else "it began elsewhere"
+        if progress.declaration_digest == digest and progress.first == first:
+            what = "it was with other yardsticks"
+        raise LifecycleError(
+            f"A replay of {names.model} from {progress.first} to {progress.last} is here already, "
+            f"and {what}.",
+            remedy=_ELSEWHERE,
+        )
+    progress = progress.model_copy(update={"last": max(progress.last, last)})
+    return progress, [t for t in moments if progress.through is None or t.clock > progress.through]
+
+
+def drive(
+    names: Names,
+    definitions: "dg.Definitions",
+    instance: "dg.DagsterInstance",
+    stores: "Stores",
+    progress: Progress,
+    moments: list[Tick],
+) -> Iterator[Moment]:
+    """Live through the moments, yielding each when it is done.
+
+    Killed at any point, the same replay goes on where it was: finished runs are not done again.
+
+    Args:
+        names: The model.
+        definitions: The loaded code location.
+        instance: Where runs are recorded.
+        stores: Where everything is.
+        progress: As `begin` gave it.
+        moments: As `begin` gave them.
+
+    Raises:
+        LifecycleError: The plan does not come to an end, or another process runs it.
+        DatabaseUnavailable: Postgres went away.
+    """
+    store, database = stores.artifacts, stores.database
+    write_progress(store, progress)
+    for tick in moments:
+        results, begun = [], time.perf_counter()
+        last = begun
+        for result in run_until_done(
+            names, definitions, instance, store, database, tick.clock,
+            most_attempts=MOST_ATTEMPTS,
+        ):  # fmt: skip
+            results.append(result)
+            done = _done(result, tick, time.perf_counter() - last)
+            progress = progress.model_copy(update={"runs": (*progress.runs, done)})
+            write_progress(store, progress)
+            last = time.perf_counter()
+        look_at_freshness(names, store, database, tick.clock, past=True)
+        seconds = time.perf_counter() - begun
+        if progress.yardsticks and tick.matured:
+            progress = _with_yardstick(names, stores, progress, tick, results)
+        progress = progress.model_copy(update={"through": tick.clock})
+        write_progress(store, progress)
+        yield Moment(tick, tuple(results), seconds)
+
+
+_ELSEWHERE = (
+    "Replay into a home of its own: AIOS_HOME=.aios-replay aios replay ... (or remove this one's "
+    "state with `make clean`)."
+)
+
+
+def _refuse_a_life(names: Names, stores: "Stores") -> None:
+    """A replay makes champions and predictions: never among those of a model that is in use."""
+    rows = entries(stores.database, subject=names.model, limit=1)
+    if rows or stores.artifacts.keys(names.raw_rows):
+        raise LifecycleError(
+            f"{names.model} has a life of its own here; a replay would mix the past into it.",
+            remedy=_ELSEWHERE,
+        )
+
+
+def _done(result: RunResult, tick: Tick, seconds: float) -> RunDone:
+    run = result.run
+    return RunDone(
+        run_id=result.run_id,
+        clock=tick.clock,
+        job=run.job,
+        cause=run.cause,
+        first=run.first,
+        last=run.last,
+        window=_window(run, tick),
+        seconds=seconds,
+        failure=result.failure,
+    )
+
+
+def _window(run: NextRun, tick: Tick) -> str:
+    """The window that a run is counted to: its newest, or the one whose labels led to it."""
+    if run.job in (Job.SCORE, Job.MEASURE) and run.last is not None:
+        return run.last
+    return (tick.matured or tick.closed)[-1]
+
+
+def _with_yardstick(
+    names: Names,
+    stores: "Stores",
+    progress: Progress,
+    tick: Tick,
+    results: list[RunResult],
+) -> Progress:
+    """Train the yardstick with the windows that have just matured, once there is a champion."""
+    champion = champion_of(stores.database, names.model)
+    if champion is None or champion.live_from is None or champion.live_from > tick.clock:
+        return progress
+    begun = time.perf_counter()
+    shared = sum(
+        stage.seconds
+        for result in results
+        for stage in result.stages
+        if result.run.job is Job.RETRAIN and stage.name in ("training_set", "candidate")
+    )
+    try:
+        trained = train_every(names, stores, tick.matured[-1], tick.clock, shared_seconds=shared)
+    except LifecycleError as error:
+        logger.warning("No yardstick at %s: %s", tick.matured[-1], error)
+        return progress
+    seconds = progress.yardstick_seconds + time.perf_counter() - begun
+    return progress.model_copy(
+        update={"every": (*progress.every, trained), "yardstick_seconds": seconds}
+    )

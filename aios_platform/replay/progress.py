@@ -1,0 +1,69 @@
+"""How far a replay has come: kept after every run, so that the same command goes on."""
+
+from datetime import datetime
+
+from pydantic import Field
+
+from aios_platform.artifacts import ArtifactStore
+from aios_platform.contracts.record import Record
+
+
+class RunDone(Record):
+    """One Dagster run of a replay."""
+
+    run_id: str
+    clock: datetime
+    job: str
+    cause: str
+    first: str | None = None
+    last: str | None = None
+    window: str = Field(description="The window it is counted to.")
+    seconds: float = Field(ge=0, description="Wall time, what lies between its steps included.")
+    failure: str = ""
+
+
+class EveryTraining(Record):
+    """A training of the yardstick that is trained again with every window."""
+
+    window: str = Field(description="The window whose labels had just matured.")
+    clock: datetime
+    trained_through: str
+    training_set_digest: str
+    model_digest: str
+    seconds: float = Field(ge=0)
+    shared: bool = Field(description="The loop trained the same model at that moment.")
+
+
+class Progress(Record):
+    """A replay under way, or done."""
+
+    model: str
+    first: str
+    last: str
+    declaration_digest: str
+    yardsticks: bool
+    through: datetime | None = Field(default=None, description="Last clock that is done.")
+    runs: tuple[RunDone, ...] = ()
+    every: tuple[EveryTraining, ...] = ()
+    yardstick_seconds: float = 0.0
+
+
+def progress_name(model: str) -> str:
+    """Where the progress of a model's replay is kept."""
+    return f"replays/{model}/progress.json"
+
+
+def result_name(model: str) -> str:
+    """Where the result of a model's replay is kept."""
+    return f"replays/{model}/result.json"
+
+
+def read_progress(store: ArtifactStore, model: str) -> Progress | None:
+    """The progress of a model's replay, if one was begun."""
+    content = store.read_named(progress_name(model))
+    return None if content is None else Progress.model_validate_json(content)
+
+
+def write_progress(store: ArtifactStore, progress: Progress) -> None:
+    """Keep the progress, in place of the one before."""
+    store.write_named(progress_name(progress.model), progress.model_dump_json(indent=1).encode())
