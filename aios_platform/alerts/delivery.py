@@ -177,7 +177,7 @@ def _compose(connection: Connection, names: list[str], now: datetime) -> None:
                     "INSERT INTO alert_message "
                     "(id, output, subject, critical, content, composed_at, next_attempt_at) "
                     "VALUES (:id, :output, :subject, :critical, CAST(:content AS jsonb), :now, "
-                    ":now)"
+                    ":due)"
                 ),
                 {
                     "id": message,
@@ -186,6 +186,8 @@ def _compose(connection: Connection, names: list[str], now: datetime) -> None:
                     "critical": part[0].alert.severity is Severity.CRITICAL,
                     "content": json.dumps([alert.model_dump(mode="json") for alert in part]),
                     "now": now,
+                    # At once, also for a deliverer whose clock is a little behind.
+                    "due": now - CLOCK_SLACK,
                 },
             )
             connection.execute(

@@ -65,6 +65,7 @@ class WebServer:
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.answers: list[int | str | None] = []
+        self.delay = 0.0
         self.over = Event()
 
     @property
@@ -80,6 +81,7 @@ class WebServer:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 received.requests.append((self.path, headers, body))
+                received.over.wait(received.delay)
                 answer = received.answers.pop(0) if received.answers else 204
                 if answer is None:
                     received.over.wait(10)
@@ -115,7 +117,8 @@ class MailServer:
     Args:
         tls: Offers STARTTLS with it.
         at_once: Speaks TLS from the first byte, with `tls`.
-        refuses: What it answers to a command, e.g. {"RCPT TO:<bob@example.org>": "550 no"}.
+        refuses: What it answers to a command, e.g. {"RCPT TO:<bob@example.org>": "550 no"};
+            nothing hangs up.
     """
 
     def __init__(
@@ -152,7 +155,10 @@ class MailServer:
                     line = " ".join([verb, *rest])
                     received.commands.append(line)
                     if line in received.refuses or verb in received.refuses:
-                        self.say(received.refuses.get(line) or received.refuses[verb])
+                        said = received.refuses.get(line) or received.refuses[verb]
+                        if not said:
+                            break
+                        self.say(said)
                     elif verb == "EHLO":
                         offers = ["250-here", "250-AUTH PLAIN"]
                         if received.tls is not None and not self.secure:

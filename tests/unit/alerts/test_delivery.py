@@ -197,10 +197,12 @@ class Killed(WebhookOutput):
         super().send(batch)
         if kill == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+database = Scratch(parse_server_url(server), embedded=False)
+outputs = [Killed(url, "a secret that is long enough")]
+deliver_due(database, outputs, datetime.now(UTC))
 print("ready", flush=True)
 sys.stdin.readline()
-database = Scratch(parse_server_url(server), embedded=False)
-print(deliver_due(database, [Killed(url, "a secret that is long enough")], datetime.now(UTC)).sent)
+print(deliver_due(database, outputs, datetime.now(UTC)).sent)
 """
 
 
@@ -217,15 +219,17 @@ def deliverer(own_database, web, how="live") -> subprocess.Popen:
 
 def test_two_deliverers_at_once_send_nothing_twice(own_database, configured, web):
     configured(webhook_url=web.url, webhook_secret=SECRET)
+    both = [deliverer(own_database, web) for _ in range(2)]
     for n in range(60):
         raise_alert(own_database, an_alert(key=f"{n}", subject=f"m{n % 30}"))
-    both = [deliverer(own_database, web) for _ in range(2)]
+    web.delay = 0.02
     for process in both:
         process.stdin.write("go\n")
         process.stdin.flush()
     sent = [int(process.communicate(timeout=60)[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum(sent) == len(web.ids) == len(set(web.ids)) == 30
+    assert min(sent) > 0, "they were not at work at the same time"
     assert not anything_due(own_database, ["webhook"], after(days=-400))
 
 
@@ -233,8 +237,8 @@ def test_killed_between_sending_and_recording_it_is_repeated_with_the_same_id(
     own_database, configured, web
 ):
     configured(webhook_url=web.url, webhook_secret=SECRET)
-    raise_alert(own_database, an_alert())
     process = deliverer(own_database, web, "kill")
+    raise_alert(own_database, an_alert())
     process.communicate("go\n", timeout=60)
     assert process.returncode == -signal.SIGKILL
     assert len(web.ids) == 1

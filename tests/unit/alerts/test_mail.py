@@ -130,8 +130,9 @@ def test_what_the_server_does_not_take_is_an_error_of_ours(refuses, told):
         EmailOutput(f"smtp://{place}", SENDER, TO).send(a_batch())
 
 
-def test_how_the_server_says_goodbye_changes_nothing():
-    server = MailServer(refuses={"QUIT": "500 what?"})
+@pytest.mark.parametrize("goodbye", ["500 what?", ""])
+def test_how_the_server_says_goodbye_changes_nothing(goodbye):
+    server = MailServer(refuses={"QUIT": goodbye})
     with server.serving() as place:
         EmailOutput(f"smtp://{place}", SENDER, TO).send(a_batch())
     assert len(server.raw) == 1

@@ -1,5 +1,6 @@
 import logging
 import math
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -93,6 +94,19 @@ def test_an_alert_comes_and_goes_with_the_callers_transaction(own_database):
         connection.rollback()
     assert alerts(own_database) == []
     assert told(own_database) == []
+
+
+def test_raised_and_resolved_by_many_at_once_nothing_is_told_twice(own_database):
+    with ThreadPoolExecutor(8) as pool:
+        news = list(pool.map(lambda _: raise_alert(own_database, an_alert()), range(40)))
+        assert (news.count(True), alerts(own_database)[0].count) == (1, 40)
+        mixed = [raise_alert if n % 2 else resolve for n in range(60)]
+        done = list(pool.map(lambda f: f(own_database, "k" if f is resolve else an_alert()), mixed))
+    found = alerts(own_database)
+    raised_anew = sum(result for f, result in zip(mixed, done, strict=True) if f is raise_alert)
+    assert len(found) == 1 + raised_anew
+    assert sum(one.resolved_at is None for one in found) <= 1
+    assert told(own_database) == [(one.id, "log") for one in reversed(found)]
 
 
 def test_they_are_listed_by_subject_newest_first(own_database):
