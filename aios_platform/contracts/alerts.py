@@ -46,9 +46,9 @@ class AlertKind(StrEnum):
     CHAMPION_MISSING = "champion_missing"
     """The live version is gone from MLflow."""
     CLOCK_STEPPED_BACK = "clock_stepped_back"
-    """The machine's clock went back: what waits for a moment waits longer."""
+    """The machine's clock went back: sensors would fall silent."""
     SECOND_DAEMON = "second_daemon"
-    """A second scheduler daemon was found on the same database."""
+    """A second scheduler daemon was started on the same database; it stands by."""
     TEST = "test"
     """Somebody tries the outputs out; nothing is wrong."""
 
