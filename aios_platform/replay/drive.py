@@ -74,20 +74,7 @@ def begin(
             declaration_digest=digest,
             yardsticks=yardsticks,
         )
-    elif (progress.first, progress.declaration_digest, progress.yardsticks) != (
-        first,
-        digest,
-        yardsticks,
-    ):
-        what = "its declaration was another" if progress.first == first else "it began elsewhere"
-        if progress.declaration_digest == digest and progress.first == first:
-            what = "it was with other yardsticks"
-        raise LifecycleError(
-            f"A replay of {names.model} from {progress.first} to {progress.last} is here already, "
-            f"and {what}.",
-            remedy=_ELSEWHERE,
-        )
-    progress = progress.model_copy(update={"last": max(progress.last, last)})
+    _refuse_another(progress, first, last, digest, yardsticks=yardsticks)
     return progress, [t for t in moments if progress.through is None or t.clock > progress.through]
 
 
@@ -117,6 +104,7 @@ def drive(
     """
     store, database = stores.artifacts, stores.database
     write_progress(store, progress)
+    end = names.declaration.windows.window(progress.last).end
     for tick in moments:
         results, begun = [], time.perf_counter()
         last = begun
@@ -131,7 +119,8 @@ def drive(
             last = time.perf_counter()
         look_at_freshness(names, store, database, tick.clock, past=True)
         seconds = time.perf_counter() - begun
-        if progress.yardsticks and tick.matured:
+        # After the last window closed there is nothing left to score with it.
+        if progress.yardsticks and tick.matured and tick.clock < end:
             progress = _with_yardstick(names, stores, progress, tick, results)
         progress = progress.model_copy(update={"through": tick.clock})
         write_progress(store, progress)
@@ -142,6 +131,24 @@ _ELSEWHERE = (
     "Replay into a home of its own: AIOS_HOME=.aios-replay aios replay ... (or remove this one's "
     "state with `make clean`)."
 )
+
+
+def _refuse_another(
+    progress: Progress, first: str, last: str, digest: str, *, yardsticks: bool
+) -> None:
+    """A replay is taken up as it was begun, or not at all."""
+    different = {
+        "other windows": (progress.first, progress.last) != (first, last),
+        "another declaration": progress.declaration_digest != digest,
+        "other yardsticks": progress.yardsticks != yardsticks,
+    }
+    found = " and ".join(what for what, differs in different.items() if differs)
+    if found:
+        raise LifecycleError(
+            f"A replay of {progress.model} from {progress.first} to {progress.last} is here "
+            f"already, with {found}.",
+            remedy=_ELSEWHERE,
+        )
 
 
 def _refuse_a_life(names: Names, stores: "Stores") -> None:

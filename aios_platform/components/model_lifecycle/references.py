@@ -146,6 +146,9 @@ class Reference:
         if answers is None:
             return None
         others = answers.filter(pc.not_equal(answers[WINDOW], key))
+        if others.num_rows == 0:
+            # The exam was this very window.
+            return None
         windows = tuple(sorted(pc.unique(others[WINDOW]).to_pylist()))
         try:
             return calibrate(
