@@ -7,16 +7,19 @@ both do the same work, and can leave them out (`--no-checks`). Arithmetic that n
 
 import hashlib
 import sqlite3
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import numpy as np
-import onnxruntime
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from bare_features import KEYS, compute, derive, join_features
+from bare_model import Scorer
+from bare_source import INSTANT, known_by
 
 from aios_platform.contracts.datasets import FieldKind
 from aios_platform.features.canary import single_feature_auc
@@ -42,22 +45,33 @@ def validate(folder: Path, declared: dict) -> int:
         for name, table in declared["source"]["tables"].items():
             for path in sorted((folder / "raw" / name).glob("*.parquet")):
                 known = set(pl.read_parquet_schema(path))
-                rules = [
-                    rule
-                    for column, rule in _rules(table["columns"])
-                    if column in known and rule is not None
-                ]
-                counts = [f"count(*) FILTER (WHERE {rule})" for rule in rules]
-                ids = ", ".join(c for c in table.get("row_id", []) if c in known)
-                if ids:
-                    counts.append(f"count(*) - count(DISTINCT row({ids}))")
-                query = f"SELECT count(*), {', '.join(counts)} FROM read_parquet('{path}')"
-                [(rows, *found)] = connection.sql(query).fetchall()
-                if rows < table.get("min_rows", 1):
-                    raise SystemExit(f"{path} has {rows} rows")
-                broken += sum(found)
+                broken += broken_rows(connection, f"read_parquet('{path}')", table, known)
                 hashlib.sha256(path.read_bytes()).hexdigest()
     return broken
+
+
+def broken_rows(connection, rows: str, table: dict, known: set[str]) -> int:
+    """How often rows break a rule of their declaration.
+
+    Args:
+        connection: Of DuckDB.
+        rows: What stands after FROM.
+        table: The declared table.
+        known: Columns that there are.
+    """
+    rules = [
+        rule for column, rule in _rules(table["columns"]) if column in known and rule is not None
+    ]
+    counts = [f"count(*) FILTER (WHERE {rule})" for rule in rules]
+    ids = ", ".join(c for c in table.get("row_id", []) if c in known)
+    if ids:
+        counts.append(f"count(*) - count(DISTINCT row({ids}))")
+    [(delivered, *found)] = connection.sql(
+        f"SELECT count(*), {', '.join(counts)} FROM {rows}"
+    ).fetchall()
+    if delivered < table.get("min_rows", 1):
+        raise SystemExit(f"{rows} has {delivered} rows")
+    return sum(found)
 
 
 def _rules(columns: dict):
@@ -75,12 +89,11 @@ def _rules(columns: dict):
             yield name, f"{name} NOT IN ({listed})"
 
 
-def write_online(folder: Path, tables: list[str]) -> int:
+def write_online(path: Path, tables: Iterable[tuple[str, pl.DataFrame]]) -> int:
     """The newest row of each entity, feature table by feature table, into SQLite."""
     written = 0
-    with sqlite3.connect(folder / "online.db") as online:
-        for name in tables:
-            table = pl.read_parquet(folder / "features" / f"{name}.parquet")
+    with sqlite3.connect(path) as online:
+        for name, table in tables:
             keys = table.columns[: table.columns.index("event_timestamp")]
             newest = (
                 table.sort("event_timestamp")
@@ -89,66 +102,52 @@ def write_online(folder: Path, tables: list[str]) -> int:
             )
             places = ", ".join("?" * newest.width)
             columns = ", ".join(f'"{c}"' for c in newest.columns)
-            online.execute(f'CREATE TABLE "{name}" ({columns}, PRIMARY KEY ({", ".join(keys)}))')
+            online.execute(
+                f'CREATE TABLE IF NOT EXISTS "{name}" ({columns}, PRIMARY KEY ({", ".join(keys)}))'
+            )
             online.executemany(f'INSERT OR REPLACE INTO "{name}" VALUES ({places})', newest.rows())
             written += newest.height
     return written
 
 
 def replay(
-    folder: Path, sql: Path, declared: dict, tables: list[str], moments, join
+    raw: dict[str, pl.DataFrame], declared: dict, used: dict[str, pl.DataFrame], moments
 ) -> tuple[int, int]:
     """Make the features again from what was known at each moment; compare for sampled flights.
 
     Args:
-        folder: Where the raw tables are.
-        sql: Folder of the feature SQL.
+        raw: The raw tables.
         declared: The declaration, for its `known_at` clocks.
-        tables: Names of the feature tables.
-        moments: Moments, naive UTC.
-        join: Joins flights with feature tables in a folder: (flights, folder) -> frame.
+        used: The feature tables as they were used.
+        moments: Moments, aware.
 
     Returns:
         Cells compared, cells that differ.
     """
     compared = differing = 0
+    tables = declared["source"]["tables"]
     for moment in moments:
-        again = folder / f"replay-{moment:%Y%m%dT%H%M}"
-        (again / "features").mkdir(parents=True, exist_ok=True)
         first, last = moment - timedelta(days=62), moment + timedelta(days=1)
-        with duckdb.connect(config={"threads": 2}) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            for name, table in declared["source"]["tables"].items():
-                raw = pl.read_parquet(folder / "raw" / name / "*.parquet")
-                times = [c for c, kind in raw.schema.items() if kind == pl.Datetime]
-                raw = raw.with_columns(pl.col(times).dt.replace_time_zone(None))
-                clock = table.get("known_at") or table.get("timestamp") or "snapshot_at"
-                raw = raw.filter(pl.col(clock).is_between(first, moment))
-                hidden = [
-                    pl.when(pl.col(column["known_at"]) <= moment).then(pl.col(c)).alias(c)
-                    for c, column in table["columns"].items()
-                    if column.get("known_at") and c in raw.columns
-                ]
-                connection.register(f"{name}_known", raw.with_columns(hidden).to_arrow())
-                connection.execute(f"CREATE TABLE {name} AS SELECT * FROM {name}_known")
-            for macro, at in [("window_start", first), ("window_end", last)]:
-                connection.execute(f"CREATE MACRO {macro}() AS TIMESTAMP '{at}'")
-            for name in tables:
-                query = (sql / f"{name}.sql").read_text().strip().rstrip(";")
-                path = again / "features" / f"{name}.parquet"
-                connection.execute(f"COPY ({query}\n) TO '{path}' (FORMAT parquet)")
-        flights = pl.read_parquet(folder / "raw" / "flights" / "*.parquet")
-        near = flights.filter(
-            pl.col("scheduled_at").dt.replace_time_zone(None).is_between(first, last)
-        )
+        known = {}
+        for name, table in raw.items():
+            clock = tables[name].get("timestamp") or tables[name]["known_at"]
+            near = table.filter(pl.col(clock).is_between(first, last))
+            known[name] = known_by(near, tables[name], moment)
+        again = dict(compute(known, first, last))
+        near = raw["flights"].filter(pl.col("scheduled_at").is_between(first, last))
         sample = near.gather_every(max(near.height // SAMPLED_ROWS, 1)).with_columns(
-            prediction_time=pl.lit(moment).dt.replace_time_zone("UTC").dt.cast_time_unit("us")
+            prediction_time=pl.lit(moment).cast(INSTANT)
         )
-        used, known = join(sample, folder), join(sample, again)
-        for name in used.columns:
-            same = used[name].eq_missing(known[name])
-            if used[name].dtype.is_float():
-                same = same | ((used[name] - known[name]).abs() < 1e-5)
+        keys = sample.select("flight_id", "prediction_time", *KEYS)
+        first_frame, second_frame = (
+            derive(join_features(keys, found.__getitem__)).sort("flight_id")
+            for found in (used, again)
+        )
+        for name in first_frame.columns:
+            one, other = first_frame[name], second_frame[name]
+            same = one.eq_missing(other)
+            if one.dtype.is_float():
+                same = same | ((one - other).abs() < 1e-5)
             compared += len(same)
             differing += int((~same.fill_null(False)).sum())
     return compared, differing
@@ -171,8 +170,7 @@ def parity(frame: pa.Table, schema, encoding, model, path: Path) -> float:
     rows = frame.slice(0, PARITY_ROWS)
     numbers = numerical_matrix(rows, schema)
     codes = categorical_codes(rows, schema, encoding.vocabularies)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = session.run(None, {"numerical": numbers, "categorical": codes})[0]
+    found = Scorer.load(path, schema, encoding).run(numbers, codes)
     with torch.inference_mode():
         expected = model(torch.from_numpy(numbers), torch.from_numpy(codes)).numpy()
     return float(np.abs(found.ravel() - expected.ravel()).max())
@@ -200,5 +198,5 @@ def moments_of(frame: pa.Table, windows: list[str]) -> list[datetime]:
     found = []
     for key in (windows[0], windows[-1]):
         times = frame.filter(pc.equal(frame["window"], key))["prediction_time"]
-        found.append(times[len(times) // 2].as_py().astimezone(UTC).replace(tzinfo=None))
+        found.append(times[len(times) // 2].as_py())
     return found

