@@ -6,10 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from aios_platform.replay.texts import TIE
+
 LEFT, RIGHT = 96, 164
 WIDTH = 1000
 NARROWEST = 12.0
 WIDEST = 120.0
+BLANK = 0.45
 LONGEST = 16
 # Far beyond any metric; sums and differences of larger floats would overflow.
 FURTHEST = 1e12
@@ -21,7 +24,7 @@ Shape = Literal["circle", "triangle", "square", "diamond"]
 
 def inert(text: str) -> str:
     """Text from outside as markup shows it: no tags, no control characters, no reversal."""
-    plain = (c if c.isprintable() else " " if c.isspace() else "�" for c in text)
+    plain = (c if c.isprintable() or c == TIE else " " if c.isspace() else "�" for c in text)
     return html.escape("".join(plain))
 
 
@@ -36,14 +39,16 @@ class Slots:
 
     Attributes:
         keys: Windows, oldest first.
+        blank: How many at the beginning have nothing to show; they get less room.
     """
 
     keys: tuple[str, ...]
+    blank: int = 0
 
     @property
     def slot(self) -> float:
         """Width of a window."""
-        room = (WIDTH - LEFT - RIGHT) / max(len(self.keys), 1)
+        room = (WIDTH - LEFT - RIGHT) / max(self._slots(len(self.keys)), 1.0)
         return min(max(room, NARROWEST), WIDEST)
 
     @property
@@ -58,21 +63,35 @@ class Slots:
 
     def edge(self, place: int) -> float:
         """Where a window begins."""
-        return LEFT + place * self.slot
+        return LEFT + self._slots(place) * self.slot
+
+    def _slots(self, place: int) -> float:
+        """How many whole slots lie before a window."""
+        blank = min(place, self.blank)
+        return BLANK * blank + place - blank
 
     def centre(self, place: int) -> float:
         """The middle of a window."""
-        return self.edge(place) + self.slot / 2
+        return (self.edge(place) + self.edge(place + 1)) / 2
+
+    def notches(self, y: float) -> str:
+        """Short lines between the windows, where there is room for them."""
+        if self.slot < 2 * NARROWEST:
+            return ""
+        edges = (self.edge(place) for place in range(len(self.keys) + 1))
+        return "".join(line(x, y, x, y + 6, "grid") for x in edges)
 
     def labels(self, y: float) -> str:
         """The windows' keys below a plot; so many that they do not touch."""
-        longest = min(max((len(key) for key in self.keys), default=1), LONGEST)
-        step = max(math.ceil((7 * longest + 6) / self.slot), 1)
-        return "".join(
-            text(self.centre(place), y, short(key), anchor="middle")
-            for place, key in enumerate(self.keys)
-            if place % step == 0
-        )
+        shown: list[str] = []
+        end = 0.0
+        # From the newest back: that one is looked for most.
+        for place, key in reversed(list(enumerate(self.keys))):
+            x, half = self.centre(place), 3.5 * min(len(key), LONGEST)
+            if not shown or x + half < end:
+                shown.append(text(x, y, short(key), anchor="middle"))
+                end = x - half - 6
+        return "".join(reversed(shown))
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from aios_platform.replay.table import timeline
 from aios_platform.replay.texts import (
     DASH,
     better,
+    capital,
     confidence,
     counted,
+    figures,
     metric_name,
     number,
     outcome,
@@ -38,7 +40,7 @@ def replay_page(replay: Replay) -> bytes:
     sections = [
         _head(replay),
         *_pictures(replay),
-        _section("timeline", "Every step", _timeline(replay)),
+        _section("timeline", "Every step", _timeline(replay), "across"),
         _section("cost", "What it cost", _costs(replay)),
         _foot(replay),
     ]
@@ -56,23 +58,22 @@ def replay_page(replay: Replay) -> bytes:
 
 
 def _title(replay: Replay) -> str:
-    return f"{replay.model}, replayed {span(replay)}"
+    return f"{replay.model}: a replay of {span(replay)}"
 
 
 def _head(replay: Replay) -> str:
-    question = (
-        f'<p class="question"><b>What the model answers.</b> {inert(replay.description)}</p>'
-        if replay.description
-        else ""
-    )
+    every = pace(replay.windows)
+    question = f"The question: {inert(replay.description)}<br>" if replay.description else ""
     story = "".join(f"<li>{inert(sentence)}</li>" for sentence in happened(replay))
     legend = "".join(
         f"<div><dt>{inert(term)}</dt><dd>{inert(meaning)}</dd></div>"
         for term, meaning in terms(replay)
     )
     return (
-        f'<header><p class="over">Replay of the past</p><h1>{inert(_title(replay))}</h1>'
-        f'<p class="lead">{inert(outcome(replay))}</p>{question}</header>'
+        f'<header><p class="over">AIOS Platform</p><h1>{inert(_title(replay))}</h1>'
+        f'<p class="about">{question}What the platform made of it when the data of '
+        f"{inert(span(replay))} came again, {every} by {every}, with nothing known in advance.</p>"
+        f'<p class="lead">{inert(outcome(replay))}</p></header>'
         f"{_tiles(replay)}"
         + _section("story", "What happened", f"<ul>{story}</ul>")
         + _section("terms", "How to read this page", f'<dl class="terms">{legend}</dl>')
@@ -87,7 +88,7 @@ def _tiles(replay: Replay) -> str:
         _gain_tile(replay, replay.against_every, f"against {title_of('every', every)}"),
         _tile(
             f"{replay.trainings:,}",
-            "trainings after the first champion",
+            "trainings after the first version",
             f"retrained every {every}: {replay.trainings_every:,}",
         ),
         _tile(
@@ -118,23 +119,33 @@ def _tile(figure: str, what: str, note: str, verdict: str = "") -> str:
     )
 
 
-def _section(name: str, title: str, body: str) -> str:
-    return f'<section aria-labelledby="{name}"><h2 id="{name}">{inert(title)}</h2>{body}</section>'
+def _section(name: str, title: str, body: str, style: str = "upright") -> str:
+    heading = f'<h2 id="{name}">{inert(title)}</h2>'
+    return f'<section class="{style}" aria-labelledby="{name}">{heading}{body}</section>'
 
 
 def _pictures(replay: Replay) -> Iterator[str]:
-    if not replay.windows:
-        return
     every, name = pace(replay.windows), metric_name(replay.metric)
+    windows = replay.windows
+    if not any(map(figures, windows)):
+        return
     yield _section(
         "quality",
         f"How good the three models were, {every} by {every}",
-        f"<p>{inert(name)}; {better(replay.metric)}. The bars are {confidence(replay)} "
-        "intervals. All three models answered the same rows.</p>"
+        f"<p>{inert(capital(name))}; {better(replay.metric)}. The bars are {confidence(replay)} "
+        "intervals; the thin line of an estimate is where the measured value was expected. All "
+        "three models answered the same rows.</p>"
         + _key(every)
         + _scrolled(name, metric_plot(replay)),
     )
-    yield _section(
+    if any(window.against_never or window.against_every for window in windows):
+        yield _gains(replay)
+    if any(window.drift or window.faults for window in windows):
+        yield _shift(replay)
+
+
+def _gains(replay: Replay) -> str:
+    return _section(
         "gains",
         "What the retraining was worth",
         "<p>The live model minus each yardstick on the same rows, which is more certain than "
@@ -142,13 +153,16 @@ def _pictures(replay: Replay) -> Iterator[str]:
         "that its interval tells from 0; a hollow one may be chance.</p>"
         + _scrolled("differences", gain_plot(replay)),
     )
-    yield _section(
+
+
+def _shift(replay: Replay) -> str:
+    return _section(
         "shift",
         "How much the data changed",
         "<p>Share of the model's features whose values drifted from the data that the live "
         "version learnt from: all features alike, and weighted by their importance to the model. "
-        "● drifted, ○ stable; ⚠ a fault in the data, which only a broken feed explains.</p>"
-        + _scrolled("drift", drift_plot(replay)),
+        "The tall ground is 100 %. ● drifted, ○ stable. A data fault is a change that only a "
+        "broken feed explains.</p>" + _scrolled("drift", drift_plot(replay)),
     )
 
 
@@ -187,7 +201,7 @@ def _timeline(replay: Replay) -> str:
     if not replay.windows:
         return "<p>There was no window.</p>"
     return (
-        f"<p>Oldest first. Small figures below a value are its {confidence(replay)} interval. "
+        f"<p>Oldest first. Below each value is its {confidence(replay)} interval. "
         f"“why” opens the reasons.</p>{timeline(replay)}"
     )
 
@@ -210,8 +224,8 @@ def _costs(replay: Replay) -> str:
     )
     return (
         '<table class="costs"><thead><tr><th scope="col">Model</th>'
-        '<th scope="col">Trainings after the first champion</th>'
-        f'<th scope="col">Time training</th></tr></thead><tbody>{rows}</tbody></table>'
+        '<th scope="col">Trainings after the first version</th>'
+        f'<th scope="col">Time for them</th></tr></thead><tbody>{rows}</tbody></table>'
         f"<p>The replay took {seconds(replay.seconds)} in {counted(replay.runs, 'run')} for "
         f"{counted(len(replay.windows), every)}: data checks, features, training, exams, "
         f"predictions, monitoring and decisions. The yardsticks took another "

@@ -24,6 +24,7 @@ from aios_platform.replay.texts import (
     better,
     confidence,
     fate,
+    figures,
     metric_name,
     number,
     pace,
@@ -63,11 +64,12 @@ SERIES = (
 def metric_plot(replay: Replay) -> str:
     """The metric with its intervals, what was expected, and when versions went live; an SVG."""
     windows = replay.windows
-    slots = Slots(tuple(window.window for window in windows))
+    slots = slots_of(windows)
     scale = Scale.around(_values(replay), TOP, BOTTOM)
     name = metric_name(replay.metric)
     body = [
         axis(scale, slots),
+        slots.notches(BOTTOM),
         *grounds(windows, slots, TOP, BOTTOM),
         *_trainings(windows, slots),
         *_expectations(replay, slots, scale),
@@ -90,13 +92,20 @@ def metric_plot(replay: Replay) -> str:
     )
 
 
+def slots_of(windows: Sequence[ReplayedWindow]) -> Slots:
+    """The horizontal axis of all plots."""
+    shown = [bool(figures(window) or window.drift or window.faults) for window in windows]
+    blank = shown.index(True) if True in shown else 0
+    return Slots(tuple(window.window for window in windows), blank)
+
+
 def _values(replay: Replay) -> Iterator[float]:
     for window in replay.windows:
         for found in (window.live, window.never, window.every, window.afterwards):
             if found:
                 yield from (found.low, found.value, found.high)
         if window.expectation and (window.live or window.afterwards):
-            yield window.expectation.value
+            yield from (window.expectation.low, window.expectation.high)
 
 
 def axis(
@@ -121,7 +130,8 @@ def grounds(
     for why, group in groupby(reasons):
         count = len(list(group))
         if why:
-            left, width = slots.edge(place), count * slots.slot
+            left = slots.edge(place)
+            width = slots.edge(place + count) - left
             shade = box(left, top, width, bottom - top, "absent")
             yield hint(inert(why), shade)
             if width > 7 * len(why):
@@ -194,7 +204,10 @@ def _expectations(replay: Replay, slots: Slots, scale: Scale) -> Iterator[str]:
             f"{window.window}, estimate before the labels: {number(found.value, digits)} "
             f"({number(found.low, digits)} to {number(found.high, digits)}); {held}"
         )
-        yield hint(inert(words), mark("diamond", x, y, size_of(slots), "hollow"))
+        # Four lines side by side in a narrow window could not be told apart.
+        roomy = slots.slot >= ENOUGH
+        ends = line(x, scale.y(found.low), x, scale.y(found.high), "promise") if roomy else ""
+        yield hint(inert(words), ends + mark("diamond", x, y, size_of(slots), "hollow"))
 
 
 def _series(replay: Replay, series: Series, slots: Slots, scale: Scale) -> Iterator[str]:

@@ -6,6 +6,7 @@ from aios_platform.contracts.replays import Gain, Replay
 from aios_platform.replay.texts import (
     MEANINGS,
     better,
+    capital,
     confidence,
     counted,
     fate,
@@ -62,12 +63,15 @@ def _trainings(replay: Replay) -> Iterator[str]:
     later = every[first + 1 :]
     if not later:
         return
-    live = sum(training.promoted for training in later)
-    helped = sum(training.promoted and training.helped is True for training in later)
-    yield (
-        f"{counted(len(later), 'training')} followed: {live} went live, {helped} of them better "
-        f"than the champion on the exam; {len(later) - live} did not."
-    )
+    helped = sum(each.promoted and each.helped is True for each in later)
+    tolerated = sum(each.promoted and each.helped is not True for each in later)
+    parts = [
+        (helped, "went live, better on the exam than the version before"),
+        (tolerated, "went live, no better but within what the gate tolerates"),
+        (len(later) - helped - tolerated, "did not go live"),
+    ]
+    told = "; ".join(f"{count} {what}" for count, what in parts if count)
+    yield f"{counted(len(later), 'training')} followed: {told}."
 
 
 def _by_window(replay: Replay) -> Iterator[str]:
@@ -77,7 +81,7 @@ def _by_window(replay: Replay) -> Iterator[str]:
         (f"one retrained every {every}", [window.against_every for window in replay.windows]),
     ):
         if known := [gain for gain in gains if gain]:
-            yield f"Against {whom}, {every} by {every}: {_tally(known)}."
+            yield f"The live model against {whom}, {every} by {every}: {_tally(known)}."
 
 
 def _worth(replay: Replay) -> Iterator[str]:
@@ -121,7 +125,7 @@ def _trouble(replay: Replay) -> Iterator[str]:
     if missing:
         yield f"{counted(missing, every)} brought no data."
     if judged:
-        yield f"Drift was looked at in {counted(judged, every)}; {drifted} drifted."
+        yield f"The data had drifted in {drifted} of the {counted(judged, every)} looked at."
     found = f"Data faults were found in {counted(faulty, every)}"
     sent = f"{counted(alerts, 'alert')} {'was' if alerts == 1 else 'were'} sent"
     yield (
@@ -142,9 +146,9 @@ def terms(replay: Replay) -> list[tuple[str, str]]:
             "platform knows only what was known then, so nothing here was decided with hindsight.",
         ),
         (
-            "Live model",
-            "The version that made the predictions when the "
-            f"{every} came. The platform chose it; this is what is on trial.",
+            "Live model, champion",
+            f"The version that made the predictions when the {every} came. The platform chose "
+            "it; this is what is on trial.",
         ),
         (
             "Never retrained",
@@ -154,10 +158,10 @@ def terms(replay: Replay) -> list[tuple[str, str]]:
         (
             f"Retrained every {every}",
             f"A yardstick: trained again whenever another {every} is complete, and always taken. "
-            "What would retraining without thinking gain, and cost?",
+            "What would retraining without a second thought gain, and cost?",
         ),
         (
-            name,
+            capital(name),
             f"The figure of merit: {meaning}."
             if meaning
             else f"The figure of merit; {better(replay.metric)}.",

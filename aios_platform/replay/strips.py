@@ -16,7 +16,7 @@ from aios_platform.replay.drawing import (
     mark,
     text,
 )
-from aios_platform.replay.plots import ENOUGH, axis, grounds, size_of
+from aios_platform.replay.plots import ENOUGH, axis, grounds, size_of, slots_of
 from aios_platform.replay.texts import (
     DASH,
     confidence,
@@ -40,7 +40,7 @@ Of = Callable[[ReplayedWindow], Gain | None]
 def gain_plot(replay: Replay) -> str:
     """The live model minus each yardstick on the same rows, with intervals; an SVG."""
     windows = replay.windows
-    slots = Slots(tuple(window.window for window in windows))
+    slots = slots_of(windows)
     panels: tuple[tuple[str, Of, Gain | None], ...] = (
         ("never", lambda window: window.against_never, replay.against_never),
         ("every", lambda window: window.against_every, replay.against_every),
@@ -48,7 +48,9 @@ def gain_plot(replay: Replay) -> str:
     known = [
         gain for _, of, mean in panels for gain in (mean, *map(of, windows)) if gain is not None
     ]
-    ends = [0.0, *(end for gain in known for end in (gain.low, gain.value, gain.high))]
+    # Where nothing differed, the scale is that of what could be shown.
+    least = 5 * 10.0 ** -places(replay)
+    ends = [-least, least, *(end for gain in known for end in (gain.low, gain.value, gain.high))]
     body: list[str] = []
     for place, (name, of, mean) in enumerate(panels):
         top = HEAD + place * (PANEL + GAP)
@@ -78,7 +80,7 @@ def _panel(
     title = f"live model minus {title_of(name, pace(replay.windows))}"
     yield text(LEFT, scale.top - 9, inert(title), style="panel")
     yield from grounds(replay.windows, slots, scale.top, scale.bottom)
-    yield axis(scale, slots, most=3, show=signed)
+    yield axis(scale, slots, most=4, show=signed)
     yield line(LEFT, scale.y(0), slots.right, scale.y(0), "zero")
     for place, window in enumerate(replay.windows):
         gain = of(window)
@@ -116,21 +118,23 @@ def _gain(replay: Replay, what: str, gain: Gain, x: float, size: float, scale: S
 def drift_plot(replay: Replay) -> str:
     """How much of the features drifted, as such and by their weight; data faults; an SVG."""
     windows = replay.windows
-    slots = Slots(tuple(window.window for window in windows))
+    slots = slots_of(windows)
     body: list[str] = []
     rows: tuple[tuple[str, str, Callable[[DriftSummary], float | None]], ...] = (
         ("all features", "plain", lambda drift: drift.share),
         ("by importance", "weighted", lambda drift: drift.weighted_share),
     )
     for place, (title, style, of) in enumerate(rows):
-        bottom = HEAD + (place + 1) * ROW
+        bottom = (place + 1) * ROW
         body += _bars(replay, title, style, of, slots, bottom)
-    y = HEAD + 2 * ROW + 30
+    y = 2 * ROW + 26
     body.append(text(LEFT - 8, y, "drifted", anchor="end"))
     body.append(text(LEFT - 8, y + 24, "data faults", anchor="end"))
+    if not any(window.faults for window in windows):
+        body.append(text(LEFT + 8, y + 24, "none"))
     for place, window in enumerate(windows):
         body += _signs(window, slots.centre(place), y)
-    height = y + 56
+    height = y + 58
     body.append(slots.labels(height - 8))
     return drawing(
         "drift",
@@ -160,13 +164,16 @@ def _bars(
         share = None if window.drift is None else of(window.drift)
         x = slots.centre(place)
         if share is None:
-            yield text(x, bottom - 4, DASH if slots.slot < ENOUGH else "n/a", style="soft",
-                       anchor="middle")  # fmt: skip
+            yield text(x, bottom - 4, DASH, style="soft", anchor="middle")
             continue
-        height = (ROW - 22) * min(max(share, 0.0), 1.0)
-        bar = box(x - wide / 2, bottom - height, wide, height, f"bar {style}")
+        whole = ROW - 22
+        height = whole * min(max(share, 0.0), 1.0)
+        bar = box(x - wide / 2, bottom - whole, wide, whole, "absent")
+        bar += box(x - wide / 2, bottom - height, wide, height, f"bar {style}")
         if slots.slot >= ENOUGH:
-            bar += text(x, bottom - height - 4, percent(share), anchor="middle")
+            y = bottom - min(height + 4, whole - 12)
+            inside = " inside" if height + 4 > whole - 12 and style == "weighted" else ""
+            bar += text(x, y, percent(share), style=f"share{inside}", anchor="middle")
         yield hint(inert(f"{window.window}, {title}: {percent(share)} drifted"), bar)
 
 

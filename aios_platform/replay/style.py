@@ -17,10 +17,12 @@ p{margin:0 0 10px;max-width:78ch}
 section{margin-top:44px}
 .over{text-transform:uppercase;letter-spacing:.09em;font-size:12px;color:var(--soft);margin:0 0 4px}
 .lead{font-size:20px;line-height:1.45;max-width:62ch}
-.question{color:var(--soft)}
-.question b{color:var(--ink)}
+.about{color:var(--soft)}
+.about b{color:var(--ink)}
+.lead{margin-top:18px}
 .soft{color:var(--soft)}
 .small{display:block;font-size:12px;line-height:1.4;color:var(--soft)}
+b .small{font-weight:400}
 .num,.big{font-variant-numeric:tabular-nums}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(225px,1fr));gap:12px;margin-top:26px}
 .tile{background:var(--wash);border-radius:8px;padding:14px 16px}
@@ -66,7 +68,8 @@ svg text.refused{fill:var(--bad)}
 .way{fill:none}
 .hollow{fill:var(--paper);stroke:var(--ink);stroke-width:1.6}
 .hollow.live{stroke:var(--live)}
-.went{stroke:var(--ink);stroke-width:1.2}
+.promise{stroke:var(--soft);stroke-width:1}
+.went{stroke:var(--soft);stroke-width:1.2}
 .went.refused{stroke:var(--bad);stroke-dasharray:4 4}
 .cross{stroke:var(--bad);stroke-width:2}
 .bar.plain{fill:var(--paper);stroke:var(--live);stroke-width:1.5}
@@ -74,24 +77,25 @@ svg text.refused{fill:var(--bad)}
 .sign{fill:var(--ink)}
 .sign.hollow{fill:var(--paper);stroke:var(--ink)}
 .fault{fill:var(--bad)}
+svg .share{font-size:11px}svg .inside{fill:var(--paper)}
 svg .bang{font-size:10px;font-weight:700;fill:var(--paper)}
 table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{text-align:left;vertical-align:top;padding:9px 10px 9px 0;border-bottom:1px solid var(--rule)}
 thead th{font-size:12px;line-height:1.3;color:var(--soft);vertical-align:bottom;
 border-bottom:2px solid var(--rule)}
 tbody th{font-weight:400}
-td,th{overflow-wrap:break-word}
+td,th{overflow-wrap:anywhere}
 .timeline{table-layout:fixed}
-.timeline th:nth-child(1){width:10%}.timeline th:nth-child(2){width:10%}
-.timeline th:nth-child(3){width:12%}.timeline th:nth-child(4),.timeline th:nth-child(5){width:11%}
-.timeline th:nth-child(6){width:17%}.timeline th:nth-child(7){width:12%}
-.timeline th:nth-child(8){width:12%}.timeline th:nth-child(9){width:5%}
+.timeline th:nth-child(1){width:9.5%}.timeline th:nth-child(2){width:9.5%}
+.timeline th:nth-child(3),.timeline th:nth-child(4),.timeline th:nth-child(5){width:11%}
+.timeline th:nth-child(6){width:18.5%}.timeline th:nth-child(7){width:11.5%}
+.timeline th:nth-child(8){width:12.5%}.timeline th:nth-child(9){width:5.5%}
 th .small,td .small{white-space:normal}
 .small.better{color:var(--good)}.small.worse{color:var(--bad)}.small.alarm{color:var(--bad)}
+.feature{display:block;padding-left:12px;text-indent:-12px}
 details{font-size:12px}
 summary{cursor:pointer;color:var(--live)}
 details p{margin:4px 0;color:var(--soft)}
-.names{overflow-wrap:anywhere}
 .training+.training{margin-top:8px}
 .costs{max-width:640px;margin-bottom:12px}
 .costs td.num,.costs th+th{text-align:right}
@@ -103,11 +107,12 @@ border-radius:4px;padding:1px 5px;overflow-wrap:anywhere}
 .digests dt{color:var(--soft)}
 .digests dd{margin:0;font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;
 overflow-wrap:anywhere}
-@media (max-width:820px){
+@media screen and (max-width:820px){
 main{padding:24px 16px 40px}
 h1{font-size:25px}.lead{font-size:18px}
 .timeline,.timeline tbody,.timeline tr,.timeline th,.timeline td{display:block}
-.timeline thead{display:none}
+.timeline th:nth-child(n){width:auto}.timeline thead{display:none}
+.scroll::before{content:"Scroll sideways to see all of it.";color:var(--soft);font-size:12px}
 .timeline tr{border:1px solid var(--rule);border-radius:8px;padding:6px 12px;margin-bottom:12px}
 .timeline td{display:grid;grid-template-columns:9em 1fr;gap:8px;padding:6px 0}
 .timeline td::before{content:attr(data-label);color:var(--soft);font-size:12px}
@@ -115,14 +120,22 @@ h1{font-size:25px}.lead{font-size:18px}
 }
 @media print{
 @page{size:A4;margin:14mm}
+@page across{size:A4 landscape;margin:12mm}
+.across{page:across}
 :root{color-scheme:light}
-body{font-size:12px}main{max-width:none;padding:0}
+body{font-size:11px}table,.terms,.key,footer{font-size:10px}
+.small,details,thead th,.chip{font-size:8.5px}
+.lead{font-size:15px}h1{font-size:22px}h2{font-size:15px}.tile .big{font-size:18px}
+.terms{grid-template-columns:repeat(3,1fr)}.tiles{grid-template-columns:repeat(4,1fr)}
+th,td{padding:5px 6px 5px 0}p{max-width:none}main{max-width:none;padding:0}
 .plot,.plot[width]{min-width:0;width:100%}
 .scroll{overflow:visible}
 section{margin-top:22px}
 .tile,.scroll,tr,.terms div{break-inside:avoid}
 h2{break-after:avoid}
 summary{display:none}
+details.more{display:none}
+.chip{border-radius:4px;padding:1px 5px}
 details::details-content{content-visibility:visible;display:block}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 }

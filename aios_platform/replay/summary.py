@@ -8,14 +8,12 @@ from rich.text import Text
 
 from aios_platform.contracts.replays import Figure, Replay, ReplayedWindow
 from aios_platform.replay.texts import (
-    cause,
     counted,
     fate,
     metric_name,
     number,
     outcome,
     pace,
-    percent,
     places,
     seconds,
 )
@@ -34,7 +32,7 @@ def replay_summary(replay: Replay, page: str) -> str:
     totals = (
         f"{counted(len(replay.windows), every)}, {counted(replay.runs, 'run')} in "
         f"{seconds(replay.seconds)}; {counted(replay.trainings, 'training')} after the first "
-        f"champion, {seconds(replay.training_seconds)} of training.\n"
+        f"version, {seconds(replay.training_seconds)} of training.\n"
         f"Retrained every {every}: {counted(replay.trainings_every, 'training')}, "
         f"{seconds(replay.training_seconds_every)}. The yardsticks took another "
         f"{seconds(replay.yardstick_seconds)}.\n"
@@ -45,10 +43,12 @@ def replay_summary(replay: Replay, page: str) -> str:
 
 
 def _table(replay: Replay) -> str:
-    table = Table(title=f"{metric_name(replay.metric)}, window by window", title_justify="left")
+    table = Table(
+        title=Text(_plain(f"{metric_name(replay.metric)}, window by window")), title_justify="left"
+    )
     table.add_column("window", no_wrap=True)
     table.add_column("live", no_wrap=True)
-    table.add_column(metric_name(replay.metric))
+    table.add_column(Text(_plain(f"{metric_name(replay.metric)} [interval]")), no_wrap=True)
     table.add_column("never", justify="right", no_wrap=True)
     table.add_column("every", justify="right", no_wrap=True)
     table.add_column("drift", justify="right", no_wrap=True)
@@ -63,26 +63,20 @@ def _table(replay: Replay) -> str:
 
 def _cells(window: ReplayedWindow, digits: int) -> tuple[str, ...]:
     if window.missing:
-        return (window.window, "", f"no data: {window.missing}", "", "", "", "", "")
-    drift = window.drift
-    share = (
-        None
-        if drift is None
-        else drift.share
-        if drift.weighted_share is None
-        else drift.weighted_share
-    )
-    faults = "fault! " if window.faults else ""
+        return (window.window, "", "", "", "", "", f"no data: {window.missing}", "")
     decision = window.decision
     return (
         window.window,
-        f"v{window.live.version}" if window.live else "none yet",
+        f"v{window.live.version}" if window.live else "none",
         _metric(window, digits),
         _value(window.never, digits),
         _value(window.every, digits),
-        faults + ("" if share is None else percent(share)),
-        f"{decision.action}: {cause(decision.cause)}" if decision else "",
-        "; ".join(f"v{training.version} {fate(training)}" for training in window.trainings),
+        _drift(window),
+        f"{decision.action}: {decision.cause.replace('_', ' ')}" if decision else "",
+        "; ".join(
+            f"v{each.version} {'live' if each.promoted else fate(each)}"
+            for each in window.trainings
+        ),
     )
 
 
@@ -94,6 +88,17 @@ def _metric(window: ReplayedWindow, digits: int) -> str:
     if window.afterwards:
         return f"{number(window.afterwards.value, digits)} afterwards"
     return ""
+
+
+def _drift(window: ReplayedWindow) -> str:
+    """The share by importance where it is known; the figures of a faulty window say nothing."""
+    if window.faults:
+        return "fault"
+    if window.drift is None:
+        return ""
+    weighted = window.drift.weighted_share
+    share = window.drift.share if weighted is None else weighted
+    return "" if share is None else f"{share:.0%}"
 
 
 def _value(figure: Figure | None, digits: int) -> str:

@@ -10,9 +10,10 @@ from aios_platform.contracts.replays import (
     ReplayedWindow,
     TrainingSummary,
 )
-from aios_platform.replay.drawing import inert
+from aios_platform.replay.drawing import inert, short
 from aios_platform.replay.texts import (
     DASH,
+    capital,
     cause,
     fate,
     helped,
@@ -29,6 +30,7 @@ from aios_platform.replay.texts import (
 )
 
 TOP_FEATURES = 3
+LONGEST = 140
 NOTHING = f'<span class="soft">{DASH}</span>'
 
 
@@ -38,13 +40,13 @@ def timeline(replay: Replay) -> str:
     columns: tuple[tuple[str, Callable[[Replay, ReplayedWindow], str]], ...] = (
         (every.capitalize(), _window),
         ("Live version", _version),
-        (f"{name}, live", _live),
+        (capital(f"{name}, live"), _live),
         (title_of("never", every).capitalize(), _never),
         (title_of("every", every).capitalize(), _every),
         ("Drift", _drift),
         ("Decision", _decision),
         ("Training after it", _trainings),
-        ("Time", lambda _, window: seconds(window.seconds)),
+        ("Took", lambda _, window: seconds(window.seconds)),
     )
     head = "".join(
         f'<th scope="col" role="columnheader">{inert(title)}</th>' for title, _ in columns
@@ -110,7 +112,8 @@ def _expected(window: ReplayedWindow, digits: int) -> str:
     held = "✓ held" if found.inside else "✗ missed"
     if not found.inside and measured is not None:
         held = "✗ too high" if found.value > measured.value else "✗ too low"
-    return _small(f"estimate {number(found.value, digits)} {held}")
+    estimate = inert(f"estimate {number(found.value, digits)}")
+    return f'<span class="small">{estimate}<br>{inert(held)}</span>'
 
 
 def _never(replay: Replay, window: ReplayedWindow) -> str:
@@ -134,7 +137,7 @@ def _beside(figure: Figure | None, gain: Gain | None, digits: int) -> str:
     ends = f"{number(gain.low, digits)} to {number(gain.high, digits)}"
     return text + (
         f'<span class="small {found.replace(" ", "-")}">live: {found}<br>'
-        f"{signed(gain.value, digits)} ({ends})</span>"
+        f"{signed(gain.value, digits)}<br>{ends}</span>"
     )
 
 
@@ -160,10 +163,17 @@ def _features(drift: DriftSummary) -> str:
     top, rest = drift.features[:TOP_FEATURES], drift.features[TOP_FEATURES:]
     if not top:
         return ""
-    first = f'<span class="small names">{", ".join(map(inert, top))}</span>'
+    first = f'<span class="small">{_names(top)}</span>'
     if not rest:
         return first
-    return first + _fold(f"{len(rest)} more", f'<p class="names">{", ".join(map(inert, rest))}</p>')
+    return first + _fold(f"{len(rest)} more", f"<p>{_names(rest)}</p>", style="more")
+
+
+def _names(names: Iterable[str]) -> str:
+    """Names of features, which may break where one reads a break."""
+    return "".join(
+        f'<span class="feature">{inert(name).replace("__", "__<wbr>")}</span>' for name in names
+    )
 
 
 def _decision(_: Replay, window: ReplayedWindow) -> str:
@@ -209,13 +219,14 @@ def _paragraphs(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _alarm(kind: str, words: str) -> str:
-    return f'<span class="small alarm">⚠ {kind}: {inert(words)}</span>'
+    text = f'<span class="small alarm">⚠ {kind}: {short(words, LONGEST)}</span>'
+    return text if len(words) <= LONGEST else text + _fold("all of it", f"<p>{inert(words)}</p>")
 
 
 def _small(words: str) -> str:
     return f'<span class="small">{inert(words)}</span>' if words else ""
 
 
-def _fold(title: str, body: str) -> str:
+def _fold(title: str, body: str, style: str = "why") -> str:
     """Details that a reader may open; `body` is markup."""
-    return f"<details><summary>{inert(title)}</summary>{body}</details>"
+    return f'<details class="{style}"><summary>{inert(title)}</summary>{body}</details>'

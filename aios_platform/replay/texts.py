@@ -48,6 +48,8 @@ CAUSES = {
 MOST_PLACES = 8
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
+TIE = "\N{NO-BREAK SPACE}"
+"""Keeps a figure and its unit on one line."""
 HUGE = 1e7
 
 
@@ -85,13 +87,13 @@ def _day(key: str) -> date | None:
 
 
 def span(replay: Replay) -> str:
-    """From when to when, e.g. 'in 2013' or 'from 2013-02 to 2013-09'."""
+    """From when to when, e.g. '2013' or '2013-02 to 2013-09'."""
     first, last = replay.first, replay.last
     if first == last:
-        return f"in {first}"
+        return first
     if (first[:4], first[4:], last[4:]) == (last[:4], "-01", "-12"):
-        return f"in {first[:4]}"
-    return f"from {first} to {last}"
+        return first[:4]
+    return f"{first} to {last}"
 
 
 def places(replay: Replay) -> int:
@@ -125,21 +127,23 @@ def signed(value: float, digits: int = 4) -> str:
 
 def percent(share: float) -> str:
     """A share between 0 and 1."""
-    return f"{100 * share:.0f} %" if not 0 < share < 0.01 else "under 1 %"
+    return f"{100 * share:.0f}{TIE}%" if not 0 < share < 0.01 else f"under 1{TIE}%"
 
 
 def confidence(replay: Replay) -> str:
     """The confidence of the intervals, e.g. '95 %'."""
-    return f"{100 * replay.confidence:.6g} %"
+    return f"{100 * replay.confidence:.6g}{TIE}%"
 
 
 def seconds(value: float) -> str:
     """A duration."""
     if value < 59.95:
-        return f"{value:.1f} s"
+        return f"{value:.1f}{TIE}s" if value else f"0{TIE}s"
     # Rounded first: no "59 min 60 s".
     minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
+    if minutes < 60:
+        return f"{minutes}{TIE}min {rest}{TIE}s"
+    return f"{minutes // 60:,}{TIE}h {minutes % 60}{TIE}min"
 
 
 def times(count: int) -> str:
@@ -170,13 +174,13 @@ def standing(gain: Gain) -> str:
 def outcome(replay: Replay) -> str:
     """What the replay found, in two sentences a stranger understands."""
     when = span(replay)
-    opening = f"{when[0].upper()}{when[1:]}"
+    opening = f"From {when}" if " to " in when else f"In {when}"
     if not replay.windows:
         return f"{opening} there was no window to replay."
     if not has_champion(replay):
         return f"{opening} no version passed the gate, so no model was live."
     did = "did not train again" if not replay.trainings else f"trained {times(replay.trainings)}"
-    after = "after its first champion"
+    after = "after its first version went live"
     clauses = [
         _clause(replay, replay.against_never, "one that was never retrained", ""),
         _clause(
@@ -222,6 +226,11 @@ def has_champion(replay: Replay) -> bool:
     )
 
 
+def capital(words: str) -> str:
+    """With a capital at its beginning; the rest stays as it is."""
+    return words[:1].upper() + words[1:]
+
+
 def title_of(model: str, every: str) -> str:
     """A compared model in a few words.
 
@@ -238,8 +247,8 @@ def title_of(model: str, every: str) -> str:
 
 
 def cause(name: str) -> str:
-    """A cause of a decision in words."""
-    return CAUSES.get(name, name.replace("_", " "))
+    """A cause in words; what is no known name is a sentence already."""
+    return CAUSES.get(name, name)
 
 
 def fate(training: TrainingSummary) -> str:
