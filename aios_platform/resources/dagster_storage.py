@@ -11,6 +11,9 @@ from dagster_postgres.storage import DagsterPostgresStorage
 
 from aios_platform.database import database
 
+# Databases whose tables this process has seen: a code server opens the storage for every tick.
+_MADE: set[str] = set()
+
 
 class PlatformDagsterStorage(DagsterPostgresStorage):  # type: ignore[misc]
     """dagster-postgres on the database `dagster` of the platform's server."""
@@ -26,7 +29,12 @@ class PlatformDagsterStorage(DagsterPostgresStorage):  # type: ignore[misc]
         inst_data: ConfigurableClassData | None,
         config_value: Any,  # noqa: ARG003
     ) -> "PlatformDagsterStorage":
-        """Open the storage; one process at a time makes its tables."""
+        """Open the storage; one process at a time makes its tables, and looks for them once."""
         opened = database()
+        url = opened.url("dagster")
+        if url in _MADE:
+            return cls(postgres_url=url, should_autocreate_tables=False, inst_data=inst_data)
         with opened.lock("dagster tables"):
-            return cls(postgres_url=opened.url("dagster"), inst_data=inst_data)
+            storage = cls(postgres_url=url, inst_data=inst_data)
+        _MADE.add(url)
+        return storage
