@@ -30,6 +30,46 @@ def run(model: Model, as_of: AsOf = None) -> None:
     print(report.status(names, store, database, now))
 
 
+def backfill(
+    model: Model,
+    first: Annotated[str, typer.Option("--from", help="First window, e.g. 2013-03.")],
+    last: Annotated[str, typer.Option("--to", help="Last window.")],
+    version: Annotated[
+        str | None,
+        typer.Option(
+            help="Version that scores them. Default: for each window the version that was live "
+            "when it ended."
+        ),
+    ] = None,
+    chunk: Annotated[int, typer.Option(min=1, help="Most windows of one Dagster run.")] = 12,
+) -> None:
+    """Score past windows again. Nothing is overwritten, no retraining is asked for.
+
+    The new predictions are a version of their own beside the old, and the figures of the window
+    are restated with their history. Killed at any point, the same command does what is left.
+    """
+    from aios_platform.components.model_lifecycle import backfilling
+
+    names = names_of(model)
+    definitions, instance, store, database = code_location()
+    with instance:
+        chunks = backfilling.plan_backfill(
+            names, store, database, first, last, version=version, chunk=chunk
+        )
+        if not chunks:
+            print("Nothing to do: these windows are scored by that version, and measured.")
+            return
+        left = sum(len(each.windows) for each in chunks)
+        print(f"{names.model}: {left} windows in {len(chunks)} runs", flush=True)
+        for done, stages in backfilling.backfill(names, definitions, instance, database, chunks):
+            made = {stage.name: stage.summary for stage in stages if not stage.skipped}
+            print(
+                f"  {done.windows[0]} to {done.windows[-1]} by version {done.version}: "
+                f"{made.get('performance', '')} ({sum(stage.seconds for stage in stages):.1f} s)",
+                flush=True,
+            )
+
+
 def status(model: Model, as_of: AsOf = None) -> None:
     """Show where a model stands: windows, champion, last verdict, drift, performance, decisions."""
     from aios_platform import report

@@ -41,6 +41,7 @@ def _configure() -> None:
 
 app.command()(lifecycle.run)
 app.command()(replay.replay)
+app.command()(lifecycle.backfill)
 app.command()(lifecycle.status)
 app.command()(lifecycle.models)
 app.command()(decisions.decisions)

@@ -15,6 +15,7 @@ from aios_platform.components.model_lifecycle.names import (
     EXCLUSIVE_TAG,
     MODEL_TAG,
     REQUEST_TAG,
+    VERSION_TAG,
     Names,
 )
 from aios_platform.components.model_lifecycle.plan import Job, NextRun
@@ -36,7 +37,10 @@ SCORE_ASSETS = (
     "retrain_decision",
 )
 MEASURE_ASSETS = ("raw", "features", "online_features", "performance", "retrain_decision")
+BACKFILL_ASSETS = ("predictions", "performance", "drift")
+BACKFILL = "backfill"
 RETRAIN_ASSETS = ("training_set", "candidate", "verdict", "champion")
+PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 # A run that outlives this is taken for dead; run monitoring then ends it.
@@ -69,16 +73,19 @@ def run_tags(names: Names, run: NextRun, as_of: datetime | None = None) -> dict[
     if as_of is not None:
         tags[AS_OF_TAG] = as_of.isoformat()
     if run.first is not None and run.last is not None:
-        if run.first == run.last:
-            tags["dagster/partition"] = run.first
-        else:
-            tags[RANGE_START_TAG] = run.first
-            tags[RANGE_END_TAG] = run.last
+        tags |= range_tags(run.first, run.last)
     return tags
 
 
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """Tags of a run over one window, or over a contiguous range of them."""
+    if first == last:
+        return {PARTITION_TAG: first}
+    return {RANGE_START_TAG: first, RANGE_END_TAG: last}
+
+
 def jobs_of(names: Names) -> list[UnresolvedAssetJobDefinition]:
-    """`<model>__score`, `<model>__measure`, `<model>__retrain` and `<model>__promote`.
+    """The jobs of the plan: score, measure, retrain, promote; and `<model>__backfill`.
 
     Several jobs, because whatever lies downstream of a skipped asset is skipped in the same run: a
     refused candidate must not stop the scoring of new windows.
@@ -110,6 +117,14 @@ def jobs_of(names: Names) -> list[UnresolvedAssetJobDefinition]:
             names.job(Job.PROMOTE),
             selection=dg.AssetSelection.assets(names.asset("champion")),
             description="Make an approved candidate champion; the approvals' sensor launches it.",
+            executor_def=living_executor,
+            tags={MODEL_TAG: names.model, EXCLUSIVE_TAG: names.model},
+        ),
+        dg.define_asset_job(
+            names.job(BACKFILL),
+            selection=dg.AssetSelection.assets(*(names.asset(a) for a in BACKFILL_ASSETS)),
+            description="Score past windows again with the version that was live when they ended, "
+            f"or with the one that the tag {VERSION_TAG} names. Nothing is overwritten.",
             executor_def=living_executor,
             tags={MODEL_TAG: names.model, EXCLUSIVE_TAG: names.model},
         ),

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.asking import Asked, NotNow, claimed_run
-from aios_platform.components.model_lifecycle.jobs import RANGE_END_TAG
+from aios_platform.components.model_lifecycle.jobs import PARTITION_TAG
 from aios_platform.components.model_lifecycle.liveness import end_dead_runs, plan_lock
 from aios_platform.components.model_lifecycle.names import COMMAND, LAUNCHED_BY_TAG, Names
 from aios_platform.components.model_lifecycle.plan import NextRun
@@ -150,13 +150,40 @@ def _execute(
 ) -> RunResult:
     run = asked.run
     tags = {**asked.request.tags, LAUNCHED_BY_TAG: COMMAND}
-    single = run.first if run.first is not None and RANGE_END_TAG not in tags else None
+    job = definitions.resolve_job_def(names.job(run.job))
+    what = f"the {run.job} run of {names.model}"
+    stages, failure = execute(job, instance, run_id, tags, what)
+    return RunResult(run, run_id, stages, failure)
+
+
+def execute(
+    job: dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    run_id: str,
+    tags: dict[str, str],
+    what: str,
+) -> tuple[tuple[StageResult, ...], str]:
+    """Execute a run in this process.
+
+    Args:
+        job: The job.
+        instance: Where the run is recorded.
+        run_id: Its id.
+        tags: Its tags; they name its windows.
+        what: What it is, for messages.
+
+    Returns:
+        What its steps did, and why it failed (empty: it did not).
+
+    Raises:
+        DatabaseUnavailable: Postgres went away.
+    """
     try:
-        result = definitions.resolve_job_def(names.job(run.job)).execute_in_process(
+        result = job.execute_in_process(
             instance=instance,
             run_id=run_id,
             tags=tags,
-            partition_key=single,
+            partition_key=tags.get(PARTITION_TAG),
             raise_on_error=False,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         )
@@ -164,12 +191,10 @@ def _execute(
         # Dagster's own records go to the same server; without it a run cannot even fail properly.
         cause = error.orig if isinstance(error, DBAPIError) else error
         raise DatabaseUnavailable(
-            f"Postgres went away during the {run.job} run of {names.model}: "
-            f"{str(cause).strip().splitlines()[0]}.",
+            f"Postgres went away during {what}: {str(cause).strip().splitlines()[0]}.",
             remedy="Start the server, then run the same command again.",
         ) from error
-    failure = "" if result.success else _failure(result)
-    return RunResult(run, run_id, tuple(_stages(result)), failure)
+    return tuple(_stages(result)), "" if result.success else _failure(result)
 
 
 def _stages(result: dg.ExecuteInProcessResult) -> Iterator[StageResult]:
