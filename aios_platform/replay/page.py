@@ -13,6 +13,7 @@ from aios_platform.replay.style import CSS
 from aios_platform.replay.table import timeline
 from aios_platform.replay.texts import (
     DASH,
+    TIE,
     better,
     capital,
     confidence,
@@ -135,7 +136,7 @@ def _pictures(replay: Replay) -> Iterator[str]:
         f"<p>{inert(capital(name))}; {better(replay.metric)}. The bars are {confidence(replay)} "
         "intervals; the thin line of an estimate is where the measured value was expected. All "
         "three models answered the same rows.</p>"
-        + _key(every)
+        + _key(replay)
         + _scrolled(name, metric_plot(replay)),
     )
     if any(window.against_never or window.against_every for window in windows):
@@ -161,8 +162,8 @@ def _shift(replay: Replay) -> str:
         "How much the data changed",
         "<p>Share of the model's features whose values drifted from the data that the live "
         "version learnt from: all features alike, and weighted by their importance to the model. "
-        "The tall ground is 100 %. ● drifted, ○ stable. A data fault is a change that only a "
-        "broken feed explains.</p>" + _scrolled("drift", drift_plot(replay)),
+        f"The tall ground is 100 %. ●{TIE}drifted, ○{TIE}stable. A data fault is a change that "
+        "only a broken feed explains.</p>" + _scrolled("drift", drift_plot(replay)),
     )
 
 
@@ -172,12 +173,16 @@ def _scrolled(name: str, svg: str) -> str:
     return f'<div class="scroll" tabindex="0" role="group" aria-label="{label}">{svg}</div>'
 
 
-def _key(every: str) -> str:
+def _key(replay: Replay) -> str:
     """What the symbols of the main picture mean."""
+    every = pace(replay.windows)
     entries = [
         (_symbol(series.shape, series.name), title_of(series.name, every))
         for series in sorted(SERIES, key=lambda series: series.name != "live")
     ]
+    if any(window.afterwards for window in replay.windows):
+        later = title_of("afterwards", every)
+        entries.append((_icon(mark("circle", 11, 8, 5, "afterwards")), later))
     entries += [
         (_symbol("diamond", "hollow"), "estimate before the outcomes were known"),
         (_icon(line(11, 1, 11, 15, "went new")), "a new version went live"),

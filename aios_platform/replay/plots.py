@@ -134,8 +134,8 @@ def grounds(
             width = slots.edge(place + count) - left
             shade = box(left, top, width, bottom - top, "absent")
             yield hint(inert(why), shade)
-            if width > 7 * len(why):
-                yield text(left + width / 2, bottom - 10, inert(why), anchor="middle")
+            if width > 7 * len(why) + 10:
+                yield text(left + 10, bottom - 10, inert(why))
         place += count
 
 

@@ -31,7 +31,7 @@ from aios_platform.replay.texts import (
 )
 
 PANEL, GAP, HEAD = 140.0, 46.0, 26.0
-MEAN = 34.0
+MEAN = 28.0
 ROW = 70.0
 
 Of = Callable[[ReplayedWindow], Gain | None]
@@ -96,10 +96,11 @@ def _mean(replay: Replay, mean: Gain, slots: Slots, scale: Scale) -> Iterator[st
     yield box(x - 16, scale.top, 32, scale.bottom - scale.top, "mean")
     yield line(x - 16, scale.y(0), x + 16, scale.y(0), "zero")
     yield _gain(replay, f"mean of {mean.windows}", mean, x, 6, scale)
-    middle = (scale.top + scale.bottom) / 2
-    yield text(x + 24, middle - 10, "mean", style="soft")
-    yield text(x + 24, middle + 7, signed(mean.value, places(replay)), style="figure")
-    yield text(x + 24, middle + 23, standing(mean))
+    digits, middle = places(replay), (scale.top + scale.bottom) / 2
+    ends = f"{number(mean.low, digits)} to {number(mean.high, digits)}"
+    lines = (("mean", ""), (signed(mean.value, digits), "figure"), (ends, "share"))
+    for place, (words, style) in enumerate((*lines, (standing(mean), ""))):
+        yield text(x + 22, middle - 20 + 17 * place, words, style=style)
 
 
 def _gain(replay: Replay, what: str, gain: Gain, x: float, size: float, scale: Scale) -> str:

@@ -10,7 +10,7 @@ CSS = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-main{max-width:1120px;margin:0 auto;padding:40px 24px 56px}
+main{max-width:1180px;margin:0 auto;padding:40px 24px 56px}
 h1{font-size:30px;line-height:1.2;margin:0 0 14px;letter-spacing:-.01em;overflow-wrap:anywhere}
 h2{font-size:20px;line-height:1.3;margin:0 0 8px}
 p{margin:0 0 10px;max-width:78ch}
@@ -86,9 +86,9 @@ border-bottom:2px solid var(--rule)}
 tbody th{font-weight:400}
 td,th{overflow-wrap:anywhere}
 .timeline{table-layout:fixed}
-.timeline th:nth-child(1){width:9.5%}.timeline th:nth-child(2){width:9.5%}
+.timeline th:nth-child(1){width:10%}.timeline th:nth-child(2){width:9.5%}
 .timeline th:nth-child(3),.timeline th:nth-child(4),.timeline th:nth-child(5){width:11%}
-.timeline th:nth-child(6){width:18.5%}.timeline th:nth-child(7){width:11.5%}
+.timeline th:nth-child(6){width:18%}.timeline th:nth-child(7){width:11.5%}
 .timeline th:nth-child(8){width:12.5%}.timeline th:nth-child(9){width:5.5%}
 th .small,td .small{white-space:normal}
 .small.better{color:var(--good)}.small.worse{color:var(--bad)}.small.alarm{color:var(--bad)}

@@ -82,9 +82,7 @@ def _window(_: Replay, window: ReplayedWindow) -> str:
 def _version(_: Replay, window: ReplayedWindow) -> str:
     if window.live is None:
         return f'<span class="soft">{"none" if window.missing else "no champion yet"}</span>'
-    return f"<b>v{inert(window.live.version)}</b>" + _small(
-        f"trained through {window.live.trained_through}"
-    )
+    return f"<b>v{inert(window.live.version)}</b>" + _through(window.live.trained_through)
 
 
 def _live(replay: Replay, window: ReplayedWindow) -> str:
@@ -208,7 +206,7 @@ def _training(training: TrainingSummary) -> str:
         f'<div class="training"><span class="chip {style}">{sign} v{inert(training.version)} '
         f"{inert(fate(training))}</span>"
         + _small(helped(training))
-        + _small(f"trained through {training.trained_through}")
+        + _through(training.trained_through)
         + _fold("why", "".join(_paragraphs(facts)))
         + "</div>"
     )
@@ -221,6 +219,10 @@ def _paragraphs(texts: Iterable[str]) -> Iterator[str]:
 def _alarm(kind: str, words: str) -> str:
     text = f'<span class="small alarm">⚠ {kind}: {short(words, LONGEST)}</span>'
     return text if len(words) <= LONGEST else text + _fold("all of it", f"<p>{inert(words)}</p>")
+
+
+def _through(window: str) -> str:
+    return f'<span class="small">trained through<br>{inert(window)}</span>'
 
 
 def _small(words: str) -> str:
