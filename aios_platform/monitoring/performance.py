@@ -58,6 +58,10 @@ class Performance(Record):
     high: float | None = Field(default=None, description="Upper end of the primary's interval.")
     confidence: float
     model_versions: tuple[str, ...] = Field(description="Versions that made the predictions.")
+    trained_on: bool = Field(
+        default=False,
+        description="The version was trained on this very window: the figures flatter it.",
+    )
     predictions: int = Field(ge=0)
     labels: int = Field(ge=0, description="Rows whose truth is known by the time of asking.")
     matched: int = Field(ge=0)

@@ -72,6 +72,8 @@ def measure_window(
         predictions_digest=scored.digest,
         truth_digest=raw.digest,
     )
+    if reference is not None and window.key in reference.training_set.windows:
+        result = result.model_copy(update={"trained_on": True})
     if before is not None:
         result = restate(before, result)
     # First the revision, which counts, then what points to it: after a kill in between, the next

@@ -243,7 +243,8 @@ def _labels_complete(names: Names, found: "list[Performance]") -> dg.AssetCheckR
 def _told(result: "Performance") -> str:
     """What is known of a window, in a few words."""
     if result.metrics:
-        return f"{result.window} {result.metric} {result.metrics[result.metric]:.4f}"
+        seen = " (trained on it)" if result.trained_on else ""
+        return f"{result.window} {result.metric} {result.metrics[result.metric]:.4f}{seen}"
     expected = result.estimate.metrics.get(result.metric) if result.estimate else None
     if expected is None:
         return f"{result.window} {result.status}"

@@ -53,6 +53,11 @@ def performance_metadata(result: "Performance") -> dict[str, Any]:
         "model_version": ", ".join(result.model_versions),
         "revision": result.revision,
         **({"restated": result.restated} if result.restated else {}),
+        **(
+            {"trained_on": "these rows: the figures flatter the version"}
+            if result.trained_on
+            else {}
+        ),
         **counts,
         **result.metrics,
     }
