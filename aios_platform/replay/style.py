@@ -116,6 +116,7 @@ h1{font-size:25px}.lead{font-size:18px}
 .timeline tr{border:1px solid var(--rule);border-radius:8px;padding:6px 12px;margin-bottom:12px}
 .timeline td{display:grid;grid-template-columns:9em 1fr;gap:8px;padding:6px 0}
 .timeline td::before{content:attr(data-label);color:var(--soft);font-size:12px}
+.timeline td.empty{display:none}
 .timeline tr>:last-child{border-bottom:0}
 }
 @media print{

@@ -53,10 +53,7 @@ def timeline(replay: Replay) -> str:
     )
     rows = []
     for window in replay.windows:
-        cells = [
-            f'<td role="cell" data-label="{inert(title)}"><div>{cell(replay, window)}</div></td>'
-            for title, cell in columns[1:]
-        ]
+        cells = [_cell(title, cell(replay, window)) for title, cell in columns[1:]]
         rows.append(
             f'<tr role="row"><th scope="row" role="rowheader">{_window(replay, window)}</th>'
             f"{''.join(cells)}</tr>"
@@ -65,6 +62,12 @@ def timeline(replay: Replay) -> str:
         '<table class="timeline" role="table"><thead role="rowgroup"><tr role="row">'
         f'{head}</tr></thead><tbody role="rowgroup">{"".join(rows)}</tbody></table>'
     )
+
+
+def _cell(title: str, body: str) -> str:
+    # A small screen, which shows the cells below one another, leaves the empty ones out.
+    style = ' class="empty"' if body == NOTHING else ""
+    return f'<td role="cell"{style} data-label="{inert(title)}"><div>{body}</div></td>'
 
 
 def _window(_: Replay, window: ReplayedWindow) -> str:
