@@ -67,7 +67,7 @@ def status(names: Names, store: ArtifactStore, database: Database, as_of: dateti
     table.add_row(
         "windows",
         f"{len(state.closed)} closed, {len(state.featured)} with features, "
-        f"{len(state.matured)} matured, {len(state.scored)} scored by the champion",
+        f"{len(state.matured)} matured, {len(state.scored)} scored",
     )
     table.add_row("champion", _champion(champion_of(database, names.model)))
     for request in requests(database, model=names.model, state="pending"):
@@ -95,7 +95,8 @@ def _champion(champion: Champion | None) -> str:
     if champion is None:
         return "none yet"
     return (
-        f"version {champion.version}, live since {champion.promoted_at:%Y-%m-%d %H:%M}, "
+        f"version {champion.version}, live since "
+        f"{champion.live_from or champion.promoted_at:%Y-%m-%d %H:%M}, "
         f"trained through {champion.trained_through}, model {champion.model_digest[:12]}"
     )
 

@@ -9,19 +9,31 @@ import typer
 from aios_platform.cli.arguments import AsOf, Model, clock, code_location, names_of
 
 
-def run(model: Model, as_of: AsOf = None) -> None:
+def run(
+    model: Model,
+    as_of: AsOf = None,
+    read_again: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A window that was delivered again, mended or corrected: read it once more. "
+            "May be repeated."
+        ),
+    ] = None,
+) -> None:
     """Bring a model up to date: ingest, train, promote, score, watch, until nothing is left to do.
 
     Safe to repeat: what is there and unchanged is not done again, and after a failure or a kill
     the same command goes on where it stopped.
     """
     from aios_platform import report
-    from aios_platform.components.model_lifecycle import runner
+    from aios_platform.components.model_lifecycle import deliveries, runner
 
     names = names_of(model)
     now = clock(as_of)
     definitions, instance, store, database = code_location()
     with instance:
+        for key in read_again or []:
+            deliveries.read_again(names, store, key, now)
         print(report.opening(names.declaration, now), flush=True)
         begin = datetime.now(UTC)
         results = list(runner.run_until_done(names, definitions, instance, store, database, now))

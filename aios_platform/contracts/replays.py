@@ -79,7 +79,7 @@ class TrainingSummary(Record):
     helped: bool | None = Field(
         description="Promoted, and better than the champion on the exam; None: there was none."
     )
-    seconds: float = Field(ge=0, description="Of its run, from the training set to the swap.")
+    seconds: float = Field(ge=0, description="Of the training set and the training itself.")
     ledger_row: int = Field(description="Of the verdict.")
 
 

@@ -71,7 +71,7 @@ def trainings_by_window(
             reasons=verdict.reasons,
             promoted=version in promoted,
             helped=_helped(verdict, metric, promoted=version in promoted),
-            seconds=run.seconds,
+            seconds=run.training_seconds,
             ledger_row=row.seq,
         )
         found[run.window] = (*found.get(run.window, ()), summary)

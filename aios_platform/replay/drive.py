@@ -172,7 +172,14 @@ def _done(result: RunResult, tick: Tick, seconds: float) -> RunDone:
         last=run.last,
         window=_window(run, tick),
         seconds=seconds,
+        training_seconds=_training_seconds(result),
         failure=result.failure,
+    )
+
+
+def _training_seconds(result: RunResult) -> float:
+    return sum(
+        stage.seconds for stage in result.stages if stage.name in ("training_set", "candidate")
     )
 
 
@@ -195,12 +202,7 @@ def _with_yardstick(
     if champion is None or champion.live_from is None or champion.live_from > tick.clock:
         return progress
     begun = time.perf_counter()
-    shared = sum(
-        stage.seconds
-        for result in results
-        for stage in result.stages
-        if result.run.job is Job.RETRAIN and stage.name in ("training_set", "candidate")
-    )
+    shared = sum(_training_seconds(result) for result in results)
     try:
         trained = train_every(names, stores, tick.matured[-1], tick.clock, shared_seconds=shared)
     except LifecycleError as error:

@@ -19,6 +19,9 @@ class RunDone(Record):
     last: str | None = None
     window: str = Field(description="The window it is counted to.")
     seconds: float = Field(ge=0, description="Wall time, what lies between its steps included.")
+    training_seconds: float = Field(
+        default=0.0, ge=0, description="Of them, the training set and the training itself."
+    )
     failure: str = ""
 
 

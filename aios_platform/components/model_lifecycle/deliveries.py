@@ -14,6 +14,7 @@ from aios_platform.components.model_lifecycle.documents import (
 )
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.contracts.record import Record
+from aios_platform.errors import LifecycleError
 
 DELIVERIES = "deliveries"
 READINGS = "readings"
@@ -47,6 +48,33 @@ class Reading(Record):
 def note_read(names: Names, store: ArtifactStore, key: str, now: datetime) -> None:
     """Write down that a window was read; labels that come later are not in it yet."""
     write_document(names, store, READINGS, key, Reading(window=key, read_at=now))
+
+
+def read_again(names: Names, store: ArtifactStore, key: str, now: datetime) -> None:
+    """Have a window read from its source again, when the plan is carried out next.
+
+    Raises:
+        LifecycleError: It is not the schedule's, was never read, or is going to be read anyway.
+    """
+    schedule = names.declaration.windows
+    try:
+        window = schedule.window(key)
+    except ValueError as error:
+        raise LifecycleError(
+            f"{names.model} has no such window: {error}.", remedy="Give the key of a window."
+        ) from error
+    reading = find_document(names, store, READINGS, key, Reading)
+    due = window.end + timedelta(days=names.declaration.label.maturity_days)
+    if reading is None or due > now:
+        when = "when it comes" if reading is None else f"on {due:%Y-%m-%d}, for its labels"
+        raise LifecycleError(
+            f"{key} of {names.model} is read by itself {when}.",
+            remedy="Leave out --read-again.",
+        )
+    if reading.read_at >= due:
+        write_document(
+            names, store, READINGS, key, reading.model_copy(update={"read_at": window.end})
+        )
 
 
 def settled(names: Names, store: ArtifactStore, keys: Sequence[str]) -> frozenset[str]:
