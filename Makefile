@@ -25,8 +25,8 @@ $(STAMP): requirements.lock pyproject.toml
 
 setup: $(STAMP) ## Make .venv with the locked dependencies.
 
-demo: $(STAMP) ## Take the flight-delay model through its whole life, and show what happened.
-	@$(BIN)/aios run flight_delay
+demo: $(STAMP) ## Live through 2013 with the flight-delay model, and show what came of it.
+	@$(BIN)/aios replay flight_delay --from 2013-01 --to 2013-12
 
 ui: $(STAMP) ## Dagster, its daemon and MLflow on loopback, until Ctrl-C.
 	@exec $(BIN)/aios ui
