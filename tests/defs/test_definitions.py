@@ -35,7 +35,7 @@ GRAPH = {
     "verdict": {"candidate"},
     "champion": {"verdict"},
     "predictions": {"features", "champion"},
-    "performance": {"predictions"},
+    "performance": {"predictions", "raw"},
     "drift": {"predictions"},
     "retrain_decision": {"performance", "drift"},
 }
@@ -44,6 +44,8 @@ CHECKS = {
     ("training_set", "no_leakage", True),
     ("verdict", "promoted", False),
     ("champion", "alias_in_step", False),
+    ("predictions", "on_time", False),
+    ("performance", "labels_complete", False),
     ("drift", "stable", False),
     ("drift", "no_data_fault", False),
 }
@@ -82,9 +84,9 @@ def test_bad_data_and_leaks_block_and_refusals_and_drift_do_not(loaded):
 def test_every_model_has_its_jobs_sensors_and_schedule_running_by_default(loaded):
     repository = loaded.get_repository_def()
     for model in declared_models():
-        jobs = ("score", "retrain", "promote", "approval")
+        jobs = ("score", "measure", "retrain", "promote", "approval")
         assert {f"{model}__{job}" for job in jobs} <= set(repository.job_names)
-        for name in ("new_window", "retrain_wanted", "approvals", "reconcile"):
+        for name in ("new_window", "retrain_wanted", "approvals", "reconcile", "freshness"):
             sensor = repository.get_sensor_def(f"{model}__{name}")
             assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
         schedule = repository.get_schedule_def(f"{model}__window_closed")

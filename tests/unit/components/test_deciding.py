@@ -10,16 +10,16 @@ import pytest
 from aios_platform.cli import main
 from aios_platform.components.model_lifecycle.deciding import decide_on
 from aios_platform.components.model_lifecycle.documents import write_document
-from aios_platform.components.model_lifecycle.faults import FAULTS, search_faults, without_faults
+from aios_platform.components.model_lifecycle.faults import search_faults, without_faults
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.state import VERDICT
+from aios_platform.components.model_lifecycle.state import GAVE_UP, VERDICT
 from aios_platform.contracts.decisions import Decision
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.errors import LifecycleError
 from aios_platform.ledger.champions import promote
 from aios_platform.ledger.entries import append, entries
 from aios_platform.monitoring.drift import DriftReport, DriftStatus
-from aios_platform.monitoring.faults import Fault, FaultKind, FaultReport
+from aios_platform.monitoring.faults import FaultKind
 from aios_platform.monitoring.performance import Performance, PerformanceStatus
 from tests.unit.contracts.test_declaration import MINIMAL
 from tests.verdicts import verdict
@@ -61,7 +61,7 @@ def watched(own_database, names, store, write_verdict):
     from aios_platform.components.model_lifecycle.handoff import TrainingSet, remember
     from aios_platform.contracts.datasets import FeatureSchema
 
-    frame = store.write("flight_delay/training_frame", "2013-09", pa.table({"x": range(100)}))
+    frame = store.write("flight_delay/training_frame", "2013-09", pa.table({"x": range(5000)}))
     record = TrainingSet(
         frames=(frame,), exam=(), features=FeatureSchema(fields=()), service_digest="s",
         as_of="2013-10-02", cells_replayed=0,
@@ -76,12 +76,17 @@ def watched(own_database, names, store, write_verdict):
         trained_through="2013-09",
     )
 
-    def decide(key, value, faults=()):
+    for key in ("2013-10", "2013-11", "2013-12"):
+        deliver(names, store, key)
+
+    def decide(key, value, scale=1.0, rows=400, revision=1):
+        deliver(names, store, key, scale, rows)
         performance = Performance(
             model=names.model, window=key, status=PerformanceStatus.MEASURED, metric="roc_auc",
             metrics={"roc_auc": value}, low=value - 0.01, high=value + 0.01, confidence=0.95,
             model_versions=("1",), predictions=100, labels=100, matched=100,
             unlabelled_predictions=0, unpredicted_labels=0, repeated_labels=0, as_of=NOW, reason="",
+            revision=revision,
         )  # fmt: skip
         drift = DriftReport(
             model=names.model, window=key, status=DriftStatus.STABLE, rows=100, reference_rows=100,
@@ -90,13 +95,6 @@ def watched(own_database, names, store, write_verdict):
         )  # fmt: skip
         write_document(names, store, "performance", key, performance)
         write_document(names, store, "drift", key, drift)
-        found = tuple(
-            Fault(kind=FaultKind.UNIT, table="toys", observed=1, bound=0, reason=reason)
-            for reason in faults
-        )
-        write_document(
-            names, store, FAULTS, key, FaultReport(window=key, faults=found, compared_with=())
-        )
         window = names.declaration.windows.window(key)
         return decide_on(names, store, own_database, window, NOW)
 
@@ -105,7 +103,7 @@ def watched(own_database, names, store, write_verdict):
 
 def test_degraded_windows_add_up_and_a_faulty_one_between_them_does_not_count(watched):
     assert watched("2014-01", 0.70).cause == "unconfirmed"
-    fault = watched("2014-02", 0.50, faults=["Celsius."])
+    fault = watched("2014-02", 0.50, scale=25.4)
     assert (fault.cause, fault.alarm, fault.degraded) == ("data_fault", True, False)
     assert watched("2014-03", 0.70).cause == "degradation"
     # Down to 0.012 below: hysteresis keeps it degraded, recovery ends it.
@@ -136,22 +134,66 @@ def test_a_promotion_that_gained_nothing_did_not_help(watched, write_verdict):
 
 
 def test_new_rows_are_counted_from_the_stored_windows(watched, names, store):
-    for key, rows in (("2013-09", 999), ("2013-10", 120), ("2013-12", 80)):
-        store.write(names.raw_rows, key, pa.table({"x": range(rows)}))
-    decision = watched("2014-01", 0.77)
-    assert (decision.cause, decision.evidence["new_rows"]) == ("new_data", 200)
-    assert decision.evidence["training_rows"] == 100
+    for key, rows in (("2013-09", 999), ("2013-10", 3000), ("2013-11", 2000), ("2013-12", 2500)):
+        deliver(names, store, key, rows=rows)
+    decision = watched("2014-01", 0.77, rows=2500)
+    assert (decision.cause, decision.evidence["new_rows"]) == ("new_data", 10_000)
+    assert decision.evidence["training_rows"] == 5000
 
 
-def test_the_first_decision_on_a_window_stands_and_its_row_names_its_evidence(
-    watched, own_database, store
-):
+def test_a_decision_stands_and_its_row_names_its_evidence(watched, own_database, store):
     first = watched("2014-01", 0.77)
-    assert watched("2014-01", 0.5) == first
+    assert watched("2014-01", 0.77) == first
     [row] = entries(own_database, kind="retrain_decision")
     assert set(row.payload["documents"].values()) == set(row.evidence)
     kept = json.loads(store.get(row.payload["documents"]["performance"], ".json"))
     assert kept["metrics"] == {"roc_auc": 0.77}
+
+
+def test_restated_figures_lead_to_another_decision_and_the_first_stays_on_record(
+    watched, own_database
+):
+    first = watched("2014-01", 0.70)
+    assert (first.cause, first.revision) == ("unconfirmed", 1)
+    second = watched("2014-01", 0.77, revision=2)
+    assert (second.cause, second.revision) == ("healthy", 2)
+    rows = entries(own_database, kind="retrain_decision")
+    assert [row.payload["decision"]["cause"] for row in rows] == ["healthy", "unconfirmed"]
+    assert watched("2014-02", 0.70).cause == "unconfirmed", "the newest one of January counts"
+    assert watched("2014-01", 0.77, revision=2) == second
+
+
+def test_a_version_that_is_no_longer_live_asks_for_nothing(watched, own_database, write_verdict):
+    watched("2014-01", 0.70)
+    promote(
+        own_database,
+        write_verdict("2", "1", Decision.PROMOTE, "2014-01", gain=0.01),
+        model_digest="d" * 64, run_id="r", training_set_digest="7" * 64, trained_through="2013-12",
+    )  # fmt: skip
+    decision = watched("2014-02", 0.50)
+    assert (decision.action, decision.cause) == ("hold", "superseded")
+    assert decision.degraded, "it is written down all the same"
+
+
+def test_a_training_that_was_given_up_counts_as_one_in_vain(watched, own_database, names):
+    watched("2014-01", 0.70)
+    wanted = watched("2014-02", 0.70)
+    assert wanted.cause == "degradation"
+    give_up(own_database, names, "decision on window 2014-02")
+    waits = watched("2014-03", 0.70)
+    assert waits.cause == "back_off"
+    assert (waits.evidence["trainings"], waits.evidence["trainings_in_vain"]) == (2, 1)
+    assert waits.evidence["windows_since_training"] == 1
+    assert watched("2014-04", 0.70).cause == "degradation"
+
+
+def give_up(database, names, cause):
+    with database.begin() as connection:
+        append(
+            connection, kind=GAVE_UP, subject=names.model, key=f"{GAVE_UP}:{cause}",
+            payload={"cause": cause, "job": "retrain", "first": None, "last": None, "runs": [],
+                     "reason": "3 runs in a row failed."},
+        )  # fmt: skip
 
 
 def test_nothing_is_decided_before_maturity_nor_without_having_been_watched(
@@ -228,10 +270,10 @@ def test_the_command_lists_decisions_in_words_and_as_json(
 
     assert "Nothing was decided" in aios()
     watched("2014-01", 0.77)
-    watched("2014-02", 0.5, faults=["toys.size: the values look like millimetres."])
+    watched("2014-02", 0.5, scale=25.4)
     said = aios()
     assert "2014-02  version 1: leave it as it is (data fault)  ALARM" in said
-    assert "look like millimetres" in said
+    assert "millimetres" in said
     assert said.index("2014-02") < said.index("2014-01")
     newest = json.loads(aios("--json", "--limit", "1"))
     assert (newest["window"], newest["cause"], newest["version"]) == ("2014-02", "data_fault", "1")
