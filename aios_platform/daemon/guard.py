@@ -52,6 +52,10 @@ class Guard:
         """End watching: the daemon ends in order."""
         self._over.set()
 
+    def lost(self) -> bool:
+        """Whether the lock is gone; waits for the answer of a server that has just gone away."""
+        return self._lost.wait(2 * PULSE_SECONDS)
+
     def _ask(self) -> None:
         while not self._over.wait(PULSE_SECONDS):
             if not self._still_held():

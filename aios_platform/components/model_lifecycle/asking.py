@@ -133,10 +133,12 @@ def claimed_run(
         over = _over(tries, most_attempts)
         if over is None:
             break
-        if run.cause in state.given_up:
+        if run.cause not in state.given_up:
+            _give_up(names, database, run, tries, over, now)
+        further = _without(state, run)
+        if further == state:
             return dg.SkipReason(f"Gave up: {run.cause}. {over}")
-        _give_up(names, database, run, tries, over, now)
-        state = _without(state, run)
+        state = further
     if run is None:
         return dg.SkipReason(f"{names.model} needs nothing: every window is scored and judged.")
     if job is not None and run.job is not job:
@@ -264,4 +266,5 @@ def _give_up(
 
 
 def _without(state: LifecycleState, run: NextRun) -> LifecycleState:
-    return state.model_copy(update={"given_up": state.given_up | {run.cause}})
+    approved = None if run.job is Job.PROMOTE else state.approved
+    return state.model_copy(update={"given_up": state.given_up | {run.cause}, "approved": approved})

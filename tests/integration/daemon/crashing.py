@@ -1,7 +1,7 @@
 """Daemons that die where they are told to: `python -m tests.integration.daemon.crashing PORT`.
 
 Each line of standard input is a daemon's life: a fork of this process, which has imported Dagster
-and opened nothing. It takes the daemon's place, and runs Dagster's real sensor daemon.
+and holds nothing open. It takes the daemon's place, and runs Dagster's real sensor daemon.
 """
 
 import json
@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import dagster as dg
+import dagster._grpc.client
 from dagster._core.remote_representation.code_location import GrpcServerCodeLocation
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._daemon import sensor as sensor_daemon
 from dagster._daemon.daemon import SensorDaemon
 
+from aios_platform.daemon import seat
+from aios_platform.daemon.scheduling import make_up_for_step
 from aios_platform.daemon.seat import taken
 from aios_platform.database import database
 from tests.integration.daemon.probe import folder
@@ -82,7 +85,6 @@ def crashing() -> Iterator[None]:
         return mark(instance, state)
 
     sensor_daemon.MIN_INTERVAL_LOOP_TIME = 0.05
-    sensor_daemon.is_under_min_interval = lambda *_: False
     sensor_daemon.execute_sensor_iteration = lambda *arguments, **options: iterate(
         *arguments, **options, debug_crash_flags=point
     )
@@ -92,23 +94,37 @@ def crashing() -> Iterator[None]:
     yield
 
 
-def live(port: int, *, plain: bool) -> None:
-    """One daemon, until it is killed."""
+def live(port: int, *kinds: str) -> None:
+    """One daemon, until it is killed.
+
+    Args:
+        port: Where the code server listens.
+        kinds: 'plain' for Dagster's daemon without our lock, 'patient' for one that waits between
+            the ticks of a sensor.
+    """
+    if "patient" not in kinds:
+        sensor_daemon.is_under_min_interval = lambda *_: False
     target = GrpcServerTarget(host="localhost", port=port, socket=None, location_name="probe")
     opened = database()
     with (
-        nullcontext() if plain else taken(opened),
+        nullcontext() if "plain" in kinds else taken(opened),
         dg.DagsterInstance.get() as instance,
         WorkspaceProcessContext(instance, target) as context,
         SensorDaemon(settings=instance.get_sensor_settings()) as daemon,
         crashing(),
     ):
+        if "plain" not in kinds:
+            make_up_for_step(opened, instance)
         for _ in daemon.core_loop(context, threading.Event()):
             pass
 
 
 def main() -> None:
     port = int(sys.argv[1])
+    seat.LOOK_SECONDS, seat.ALERT_AFTER_SECONDS = 0.1, 0.3
+    with dg.DagsterInstance.get():
+        # What each daemon would import, and look up, again.
+        database().close()
     # The dead are nobody's children: that they are gone is seen from outside.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     say("ready")
@@ -117,7 +133,7 @@ def main() -> None:
         if child == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             try:
-                live(port, plain=line.strip() == "plain")
+                live(port, *line.split())
             finally:
                 os._exit(1)
         say(child)

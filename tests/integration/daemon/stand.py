@@ -12,12 +12,14 @@ from pathlib import Path
 
 import dagster as dg
 import psutil
+from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.execution.api import execute_run
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus
 
 from aios_platform.components.model_lifecycle.names import CAUSE_TAG
-from aios_platform.components.model_lifecycle.plan import LifecycleState
+from aios_platform.components.model_lifecycle.plan import Job, LifecycleState
 from aios_platform.database import Database
 from aios_platform.services import environment
 from aios_platform.settings import PROJECT_ROOT
@@ -45,6 +47,10 @@ class Stand:
         assert self._forge.stdout.readline() == "ready\n"
         until(lambda: listens(self.port))
 
+    def command(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command of `aios`, as a process."""
+        return self._start("aios_platform", *arguments)
+
     def _start(self, *module: str, pipe: int | None = None) -> subprocess.Popen[str]:
         with (self.folder / f"{module[0]}.log").open("a") as log:
             return subprocess.Popen(
@@ -60,9 +66,9 @@ class Stand:
             process.communicate()
         self.instance.dispose()
 
-    def start(self, kind: str = "aios") -> int:
-        """A daemon, forked from a process that has imported everything; its id."""
-        self._forge.stdin.write(f"{kind}\n")
+    def start(self, *kinds: str) -> int:
+        """A daemon (`crashing.live`), forked from a process that has imported everything."""
+        self._forge.stdin.write(f"{' '.join(kinds)}\n")
         self._forge.stdin.flush()
         self.daemons.append(int(self._forge.stdout.readline()))
         return self.daemons[-1]
@@ -113,6 +119,39 @@ class Stand:
         until(lambda: self.instance.get_runs(wanted))
         [run] = self.instance.get_runs(wanted)
         return run
+
+    def shift(self, sensor: str, seconds: float) -> None:
+        """Move a sensor's past, as if the clock had been set, or the daemon been away."""
+        state = self.states()[sensor]
+        data = state.instigator_data
+        moved = {
+            name: value + seconds
+            for name in ("last_tick_timestamp", "last_tick_start_timestamp")
+            if (value := getattr(data, name))
+        }
+        self.instance.update_instigator_state(state.with_data(data._replace(**moved)))
+        [tick] = self.instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
+        earlier = tick.tick_data._replace(timestamp=tick.timestamp + seconds)
+        self.instance.update_tick(tick._replace(tick_data=earlier))
+
+    def work(self) -> list[str]:
+        """Ids of the runs that did their work, in order."""
+        log = self.folder / "work.log"
+        return log.read_text().split() if log.exists() else []
+
+    def execute(self, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+        """Execute a run as its worker process does; how it ended."""
+        starting = DagsterEventType.RUN_STARTING.value
+        self.instance.report_dagster_event(
+            DagsterEvent(event_type_value=starting, job_name=run.job_name), run.run_id
+        )
+        job = probe.job(Job(run.job_name.removeprefix("probe__")))
+        again = self.instance.get_run_by_id(run.run_id)
+        execute_run(InMemoryJob(job), again, self.instance)
+        return self.instance.get_run_by_id(run.run_id).status
+
+    def term(self) -> int:
+        return self.rows("SELECT term FROM daemon_term")[0].term
 
     def succeed(self, run: dg.DagsterRun) -> None:
         event = DagsterEvent(
