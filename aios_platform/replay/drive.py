@@ -56,6 +56,8 @@ def begin(
     """
     declaration = names.declaration
     try:
+        # '2013-4' is read as a key, too; kept, it would not sort among the others.
+        first, last = (declaration.windows.window(key).key for key in (first, last))
         moments = ticks(declaration, first, last)
     except ValueError as error:
         raise LifecycleError(

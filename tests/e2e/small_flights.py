@@ -1,14 +1,16 @@
-"""The flight-delay model on a twentieth of its flights, six months of them: minutes, not hours.
+"""The flight-delay model on a twentieth of its flights: minutes, not hours.
 
 Everything else is the model's own: its SQL, its Feast repository, its declaration but for the
-sizes below.
+sizes below. What the source delivers can be disturbed, window by window (`UPSET`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from aios_platform.components.model_lifecycle.component import lifecycle_definitions
@@ -16,23 +18,30 @@ from aios_platform.components.model_lifecycle.discovery import DEFS, parse
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.contracts.windows import Window
 from aios_platform.defs.flight_delay import source
+from aios_platform.errors import WindowNotDelivered
 
 KEEP_ONE_IN = 20
 FOLDER = DEFS / "flight_delay"
+Tables = dict[str, pa.Table]
+UPSET: dict[str, Callable[[Tables], Tables]] = {}
+"""What happens to the delivery of a window, by its key; tests set and remove entries."""
 
 
 def read_window(window: Window) -> Mapping[str, pa.Table]:
-    """The real window, with every twentieth flight."""
+    """The real window, with every twentieth flight and the aircraft that fly them."""
     tables = dict(source.read_window(window))
     flights = tables["flights"]
-    tables["flights"] = flights.take(pa.array(range(0, flights.num_rows, KEEP_ONE_IN)))
-    return tables
+    tables["flights"] = flights = flights.take(pa.array(range(0, flights.num_rows, KEEP_ONE_IN)))
+    flying = pc.is_in(tables["planes"]["tail_number"], flights["tail_number"].combine_chunks())
+    tables["planes"] = tables["planes"].filter(flying)
+    return UPSET[window.key](tables) if window.key in UPSET else tables
 
 
 def attributes(**changes: Any) -> dict[str, Any]:
     """The declaration's attributes, with these top-level parts changed."""
     declared = yaml.safe_load((FOLDER / "defs.yaml").read_text())["attributes"]
     declared["source"]["entrypoint"] = "tests.e2e.small_flights:read_window"
+    declared["source"]["tables"]["planes"]["min_rows"] = 100
     declared["windows"]["end"] = "2013-07-01"
     declared["training"] = {"hidden": [16], "epochs": 2, "min_windows": 3, "batch_size": 512}
     declared["exam"] = {"windows": 2}
@@ -57,3 +66,70 @@ def definitions(model: Names) -> dg.Definitions:
 def defs() -> dg.Definitions:
     """The code location that the daemon and the web server load."""
     return definitions(names())
+
+
+# Ways to disturb a delivery.
+
+
+def not_there(tables: Tables) -> Tables:
+    """The window does not come."""
+    raise WindowNotDelivered("the vendor has not delivered it", remedy="Wait.")
+
+
+def without_carrier(tables: Tables) -> Tables:
+    """A declared column is missing: the window is refused."""
+    return tables | {"flights": tables["flights"].drop_columns(["carrier"])}
+
+
+def in_kilometres(tables: Tables) -> Tables:
+    """Distances in another unit."""
+    return _changed(tables, "distance", lambda miles: pc.multiply(miles, 1.609344))
+
+
+def three_of_five(tables: Tables) -> Tables:
+    """Two fifths of the rows are lost."""
+    flights = tables["flights"]
+    return tables | {"flights": flights.filter(pa.array(n % 5 < 3 for n in _rows(flights)))}
+
+
+def a_third_twice(tables: Tables) -> Tables:
+    """Every third row is there twice, under another id."""
+    flights = tables["flights"]
+    again = flights.filter(pa.array(n % 3 == 0 for n in _rows(flights)))
+    again = again.set_column(
+        again.schema.get_field_index("flight_id"),
+        "flight_id",
+        pc.binary_join_element_wise(again["flight_id"], "again", "-"),
+    )
+    return tables | {"flights": pa.concat_tables([flights, again])}
+
+
+def minutes_shifted(tables: Tables) -> Tables:
+    """The scheduled minutes slipped down by some rows: each flight has those of another."""
+
+    def slipped(minutes: pa.ChunkedArray) -> pa.ChunkedArray:
+        return pa.chunked_array([*minutes[100:].chunks, *minutes[:100].chunks])
+
+    return _changed(tables, "scheduled_minutes", slipped)
+
+
+def labels_later(days: int) -> Callable[[Tables], Tables]:
+    """Landings become known only so many days later."""
+
+    def later(tables: Tables) -> Tables:
+        delay = pa.scalar(timedelta(days=days), pa.duration("us"))
+        return _changed(tables, "landed_at", lambda landed: pc.add(landed, delay))
+
+    return later
+
+
+def _changed(
+    tables: Tables, column: str, change: Callable[[pa.ChunkedArray], pa.ChunkedArray]
+) -> Tables:
+    flights = tables["flights"]
+    place = flights.schema.get_field_index(column)
+    return tables | {"flights": flights.set_column(place, column, change(flights[column]))}
+
+
+def _rows(table: pa.Table) -> range:
+    return range(table.num_rows)

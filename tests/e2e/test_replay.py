@@ -1,0 +1,197 @@
+"""A replay of the small model: the real jobs with the clock of then, once and for all."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+
+from aios_platform.contracts.replays import Replay
+from aios_platform.errors import LifecycleError
+from aios_platform.replay.results import results
+from tests.e2e.replaying import FIRST, LAST, Replaying, small
+
+pytestmark = [
+    pytest.mark.postgres,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.timeout(600),
+]
+WALL = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def result(replay: Replaying) -> Replay:
+    return results(replay.names, replay.stores, replay.progress, WALL)
+
+
+@pytest.fixture(scope="module")
+def found(calm) -> Replay:
+    return result(calm)
+
+
+def test_the_model_bootstraps_scores_measures_and_trains_again(calm, found):
+    jobs = [(run.clock.strftime("%m-%d"), str(run.job)) for run in calm.progress.runs]
+    assert jobs == [
+        ("05-01", "score"),
+        ("05-03", "measure"),
+        ("05-03", "retrain"),
+        ("05-03", "score"),
+        ("06-01", "score"),
+        ("06-03", "measure"),
+        ("06-03", "retrain"),
+        ("07-01", "score"),
+        ("07-03", "measure"),
+        *jobs[9:],
+    ]
+    assert [w.window for w in found.windows] == ["2013-04", "2013-05", "2013-06"]
+    assert found.windows[0].live is None, "nothing was live yet"
+    assert found.windows[0].afterwards.version == "1"
+    [training] = found.windows[1].trainings
+    assert training.cause == "decision on window 2013-05"
+    assert training.verdict in ("promote", "reject", "inconclusive")
+    assert found.windows[1].decision.cause == "new_data"
+    assert found.runs == len(calm.progress.runs) == calm.instance.get_runs_count()
+
+
+def test_every_run_is_one_of_dagsters_with_the_clock_of_then_in_its_tags(calm):
+    for done in calm.progress.runs:
+        run = calm.instance.get_run_by_id(done.run_id)
+        assert run.is_success
+        assert run.tags["aios/as_of"] == done.clock.isoformat()
+        assert run.tags["aios/cause"] == done.cause
+        assert run.job_name == calm.names.job(done.job)
+
+
+def test_nothing_that_became_known_later_was_in_the_store_when_it_was_used(calm):
+    """Flights that land after the window's end are in it, without their landing."""
+    window = calm.names.declaration.windows.window("2013-05")
+    early, late = calm.versions(calm.names.raw_rows, "2013-05")
+    columns = ["flight_id", "landed_at", "arrival_delay", "is_late"]
+    then, later = (calm.stores.artifacts.read(version, columns) for version in (early, late))
+    assert then["flight_id"] == later["flight_id"]
+    assert pc.max(then["landed_at"]).as_py() <= window.end < pc.max(later["landed_at"]).as_py()
+    assert then["is_late"].null_count > later["is_late"].null_count
+    assert pc.is_null(then["is_late"]) == pc.is_null(then["arrival_delay"])
+    [scored] = calm.versions(calm.names.predictions, "2013-05")
+    frame = next(
+        v for v in calm.versions(calm.names.frames, "2013-05")
+        if scored.inputs.get(v.dataset) == v.digest
+    )  # fmt: skip
+    assert early.digest in frame.inputs.values()
+    assert late.digest not in frame.inputs.values()
+
+
+def test_a_window_that_is_read_again_and_brings_nothing_new_is_no_new_version(calm):
+    # When it closed, when its labels had come, and with those of June.
+    assert len(calm.versions(calm.names.raw_rows, "2013-05")) == 2
+
+
+def test_each_window_is_predicted_once_by_the_version_that_was_live(calm):
+    live = {}
+    for row in calm.rows("promotion"):
+        champion = row.payload["champion"]
+        live[datetime.fromisoformat(champion["live_from"])] = champion["version"]
+    for key in ("2013-05", "2013-06"):
+        [scored] = calm.versions(calm.names.predictions, key)
+        end = calm.names.declaration.windows.window(key).end
+        assert scored.inputs["model_version"] == [v for at, v in live.items() if at <= end][-1]
+        assert scored.rows == calm.versions(calm.names.raw_rows, key)[-1].rows
+    assert len(set(live.values())) >= 2, "June was scored by the version trained in June"
+
+
+def test_clean_windows_raise_no_alert(calm, found):
+    assert calm.alerts() == []
+    assert all(window.faults == () for window in found.windows)
+
+
+def test_the_figures_are_those_of_sklearn_on_the_same_rows(calm, found):
+    from sklearn.metrics import roc_auc_score
+
+    from aios_platform.inference.session import Session
+
+    store, names = calm.stores.artifacts, calm.names
+    window = found.windows[2]
+    [scored] = calm.versions(names.predictions, "2013-06")
+    predictions = store.read(scored).to_pandas().set_index("flight_id")
+    raw = calm.versions(names.raw_rows, "2013-06")[-1]
+    truth = store.read(raw, ["flight_id", "is_late"]).to_pandas().set_index("flight_id")
+    truth = truth["is_late"].dropna().astype(bool)
+    frame = store.read(
+        next(v for v in calm.versions(names.frames, "2013-06")
+             if scored.inputs.get(v.dataset) == v.digest)
+    )  # fmt: skip
+    first = calm.rows("promotion")[0].payload["champion"]["model_digest"]
+    never = dict(
+        zip(
+            frame["flight_id"].to_pylist(),
+            Session(store.get(first, ".onnx"), digest=first).predict(frame),
+            strict=True,
+        )
+    )
+    live = roc_auc_score(truth, predictions["probability"].loc[truth.index])
+    other = roc_auc_score(truth, [never[key] for key in truth.index])
+    assert window.labelled == len(truth)
+    assert window.live.value == pytest.approx(live, abs=1e-6)
+    assert window.never.value == pytest.approx(other, abs=1e-6)
+    assert window.against_never.value == pytest.approx(live - other, abs=1e-6)
+    assert window.against_never.low <= window.against_never.value <= window.against_never.high
+
+
+def test_the_yardsticks_are_the_first_version_and_one_trained_with_every_window(calm, found):
+    may, june = found.windows[1:]
+    assert (may.never.version, june.never.version) == ("1", "1")
+    assert may.against_never.value == 0, "in May the first version was live"
+    assert may.every.trained_through == "2013-03"
+    assert june.every.trained_through == "2013-04"
+    # The loop trained with May as well: it is the very same model.
+    [trained] = [each for each in calm.progress.every if each.window == "2013-05"]
+    assert trained.shared
+    assert june.against_every.value == pytest.approx(june.live.value - june.every.value, abs=1e-6)
+    mean = (may.against_never.value + june.against_never.value) / 2
+    assert found.against_never.value == pytest.approx(mean)
+    assert found.against_never.windows == 2
+
+
+def test_a_replay_that_is_done_does_nothing_when_it_is_asked_for_again(calm, found):
+    before = calm.instance.get_runs_count()
+    assert calm.begin() == 0
+    assert calm.instance.get_runs_count() == before
+    assert result(calm) == found
+
+
+def test_it_is_taken_up_as_it_was_begun_or_not_at_all(calm):
+    for changed in ({"last": "2013-07"}, {"first": "2013-05"}, {"yardsticks": False}):
+        with pytest.raises(LifecycleError, match="is here already") as caught:
+            calm.begin(**changed)
+        assert "a home of its own" in caught.value.remedy
+    other = Replaying(small(exam={"windows": 2}), calm.stores, calm.instance)
+    with pytest.raises(LifecycleError, match="another declaration"):
+        other.begin()
+    assert calm.begin("2013-4", "2013-6") == 0, "the same windows, written otherwise"
+    for first, last in (("April", LAST), (LAST, FIRST), (FIRST, "2015-01")):
+        with pytest.raises(LifecycleError, match="cannot be replayed"):
+            calm.begin(first, last)
+
+
+def test_the_page_and_the_summary_tell_the_result(calm, found):
+    from aios_platform.replay.page import replay_page
+    from aios_platform.replay.summary import replay_summary
+
+    page = replay_page(found).decode()
+    assert "2013-06" in page
+    assert "<script src" not in page
+    assert "2013-06" in replay_summary(found, "page.html")
+
+
+def test_a_home_in_which_the_model_lives_already_takes_no_replay(calm):
+    """What is left when the replay's own record is taken away."""
+    from aios_platform.replay.progress import progress_name, write_progress
+
+    (Path(calm.stores.artifacts.root) / progress_name(calm.names.model)).unlink()
+    with pytest.raises(LifecycleError, match="has a life of its own here"):
+        calm.begin()
+    write_progress(calm.stores.artifacts, calm.progress)
+
+
+def test_the_first_versions_answers_are_not_held_against_the_windows_it_was_judged_on(found):
+    april = found.windows[0]
+    assert (april.never, april.every, april.against_never) == (None, None, None)
