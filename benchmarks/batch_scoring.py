@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
-from bare_lifecycle import MODEL, TRAINED, schema_of
-from training import LABEL, build_frame
+from bare_lifecycle import MODEL, schema_of
+from training import LABEL, TRAINED, build_frame
 
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.contracts.declaration import Training

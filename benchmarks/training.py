@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 import yaml
-from bare_lifecycle import EXAM, MODEL, TRAINED, join, schema_of, write_features, write_raw
+from bare_lifecycle import MODEL, join, schema_of, write_features, write_raw
 
 from aios_platform.contracts.declaration import Training
 from aios_platform.inference.session import Session
@@ -34,6 +34,8 @@ from aios_platform.training.trainer import split_windows, train
 
 METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "ece")
 LABEL = "is_late"
+TRAINED = [f"2013-{month:02}" for month in range(1, 10)]
+EXAM = ["2013-10", "2013-11", "2013-12"]
 
 
 def main() -> None:
