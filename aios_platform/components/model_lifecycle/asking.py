@@ -14,7 +14,13 @@ import dagster as dg
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.alarms import alarm
 from aios_platform.components.model_lifecycle.jobs import run_tags
-from aios_platform.components.model_lifecycle.liveness import ATTEMPT_TAG, plan_lock
+from aios_platform.components.model_lifecycle.liveness import (
+    ATTEMPT_TAG,
+    GONE,
+    died_unseen,
+    plan_lock,
+    tell_death,
+)
 from aios_platform.components.model_lifecycle.names import CAUSE_KEY_TAG, MODEL_TAG, Names
 from aios_platform.components.model_lifecycle.plan import Job, LifecycleState, NextRun, next_run
 from aios_platform.components.model_lifecycle.spans import PRESENT
@@ -165,22 +171,26 @@ def _settled(instance: dg.DagsterInstance, database: Database, key: str) -> list
     if not tries or tries[-1].outcome is not None:
         return tries
     last = tries[-1]
-    outcome = _outcome(instance, last)
-    if outcome is not None and settle(database, last, outcome):
+    run = _run_of(instance, last)
+    if run is None and last.run_id is None:
+        return tries
+    outcome = Outcome.GONE
+    if run is not None:
+        # Nobody would ask while one of the model's runs is unfinished.
+        outcome = Outcome.SUCCEEDED if run.is_success else Outcome.FAILED
+        if died_unseen(run):
+            tell_death(database, run, GONE, datetime.now(UTC))
+    if settle(database, last, outcome):
         tries[-1] = last.model_copy(update={"outcome": outcome})
     return tries
 
 
-def _outcome(instance: dg.DagsterInstance, last: Claim) -> Outcome | None:
-    """None: no run of the attempt has ended. None of them is unfinished, or nobody would ask."""
-    if last.run_id is not None:
-        run = instance.get_run_by_id(last.run_id)
-        if run is None:
-            return Outcome.GONE
-        return Outcome.SUCCEEDED if run.is_success else Outcome.FAILED
+def _run_of(instance: dg.DagsterInstance, attempt: Claim) -> dg.DagsterRun | None:
+    if attempt.run_id is not None:
+        return instance.get_run_by_id(attempt.run_id)
     # Launched, and never begun: cancelled in the queue, or its process did not come up.
-    tags = {CAUSE_KEY_TAG: last.key, ATTEMPT_TAG: str(last.attempt)}
-    return Outcome.FAILED if instance.get_runs(dg.RunsFilter(tags=tags), limit=1) else None
+    tags = {CAUSE_KEY_TAG: attempt.key, ATTEMPT_TAG: str(attempt.attempt)}
+    return next(iter(instance.get_runs(dg.RunsFilter(tags=tags), limit=1)), None)
 
 
 def _over(tries: list[Claim], most_attempts: int | None) -> str | None:

@@ -18,8 +18,10 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.in_process import InProcessExecutor
+from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
 
 from aios_platform.components.model_lifecycle.alarms import alarm, calm
 from aios_platform.components.model_lifecycle.names import (
@@ -49,6 +51,7 @@ GRACE = {
 }
 # What clocks of several machines differ by; more, and the clock stepped back.
 SKEW = timedelta(minutes=5)
+GONE = "its process is gone (killed, or its machine went down)"
 PULSE_SECONDS = 5.0
 SETTLE_SECONDS = 1.0
 
@@ -201,16 +204,37 @@ def end_dead_runs(
     ]
 
 
+def died_unseen(run: dg.DagsterRun) -> bool:
+    """Whether a failed run's process was killed while its code server looked on.
+
+    Dagster reports it then at once, as a failure without a reason.
+    """
+    return run.status is dg.DagsterRunStatus.FAILURE and RUN_FAILURE_REASON_TAG not in run.tags
+
+
+def tell_death(opened: Database, run: dg.DagsterRun, why: str, now: datetime) -> None:
+    """Alert a person that a run did not end by itself."""
+    alarm(
+        opened,
+        run.tags[MODEL_TAG],
+        AlertKind.RUN_DIED,
+        run.run_id,
+        f"Run {run.run_id} ({run.job_name}) was ended: {why}. Its work is asked for again.",
+        now=now,
+        past=False,
+        evidence={"run": run.run_id, "job": run.job_name, "cause": run.tags.get(CAUSE_TAG)},
+    )
+
+
 def _fault(opened: Database, record: dg.RunRecord, now: datetime, plan_held: bool) -> str | None:
     """Why a run will not end by itself.
 
     Locks are looked at after the records: a run that is in them had taken its lock by then.
     """
     run = record.dagster_run
-    gone = "its process is gone (killed, or its machine went down)"
     if run.tags.get(LAUNCHED_BY_TAG) == COMMAND:
         # Executed by `aios run` itself, which is at work as long as the plan's lock is held.
-        return gone if plan_held or _free(opened, plan_lock(run.tags[MODEL_TAG])) else None
+        return GONE if plan_held or _free(opened, plan_lock(run.tags[MODEL_TAG])) else None
     limit = run.tags.get(MAX_RUNTIME_TAG)
     if limit is not None and record.start_time is not None:
         age = timedelta(seconds=now.timestamp() - record.start_time)
@@ -219,7 +243,7 @@ def _fault(opened: Database, record: dg.RunRecord, now: datetime, plan_held: boo
     age = now - record.update_timestamp
     # A record from the future was written before the clock stepped back.
     if (age > GRACE[run.status] or age < -SKEW) and _free(opened, run_lock(run.run_id)):
-        return gone
+        return GONE
     return None
 
 
@@ -239,18 +263,11 @@ def _end(
             "%s  run %s is reported as failed: %s.", run.tags[MODEL_TAG], run.run_id, why
         )
         # The alert first, which told twice is told once: nobody looks at an ended run again.
-        alarm(
-            opened,
-            run.tags[MODEL_TAG],
-            AlertKind.RUN_DIED,
-            run.run_id,
-            f"Run {run.run_id} ({run.job_name}) was ended: {why}. Its work is asked for again.",
-            now=now,
-            past=False,
-            evidence={"run": run.run_id, "job": run.job_name, "cause": run.tags.get(CAUSE_TAG)},
-        )
+        tell_death(opened, run, why, now)
         instance.report_run_failed(
-            again, f"The run was ended: {why}. What it began is finished by the next run."
+            again,
+            f"The run was ended: {why}. What it began is finished by the next run.",
+            JobFailureData(error=None, failure_reason=RunFailureReason.UNEXPECTED_TERMINATION),
         )
         return True
 

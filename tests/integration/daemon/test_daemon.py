@@ -27,6 +27,9 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 LOCATION = "small_flights"
+SENSOR_NAMES = (
+    "new_window", "matured_labels", "retrain_wanted", "approvals", "reconcile", "stuck_runs"
+)  # fmt: skip
 RUNS = """
 { runsOrError { ... on Runs { results { runId jobName status tags { key value } } } } }
 """
@@ -46,7 +49,7 @@ class Workstation:
     def __init__(self, folder: Path, database) -> None:
         workspace = folder / "workspace.yaml"
         module = {
-            "module_name": "tests.e2e.small_flights",
+            "module_name": "tests.integration.daemon.hasty",
             "location_name": LOCATION,
             "working_directory": str(PROJECT_ROOT),
         }
@@ -157,12 +160,25 @@ def test_the_killed_run_left_one_version_and_one_promotion(bootstrapped, databas
     }
 
 
+def test_the_killed_run_was_told_and_its_alert_taken_back(bootstrapped, database):
+    """The second run did the work."""
+    station, names, _ = bootstrapped
+    with database.begin() as connection:
+        alerts = connection.exec_driver_sql(
+            "SELECT key, count, resolved_at FROM alert WHERE kind IN ('run_died', 'run_given_up')"
+        ).all()
+    [alert] = alerts
+    assert alert.key == f"run_died:{names.model}:{station.killed}"
+    assert alert.count == 1
+    assert alert.resolved_at
+
+
 def test_sensors_tick_without_an_error(bootstrapped):
     station, names, _ = bootstrapped
     repository = {"repositoryName": "__repository__", "repositoryLocationName": LOCATION}
     sensors = station.ask(SENSORS, repository=repository)["sensorsOrError"]["results"]
     found = {sensor["name"]: sensor["sensorState"] for sensor in sensors}
-    for name in ("new_window", "retrain_wanted", "approvals", "reconcile"):
+    for name in SENSOR_NAMES:
         state = found[f"{names.model}__{name}"]
         assert state["status"] == "RUNNING"
         assert state["ticks"]

@@ -51,14 +51,19 @@ class Asker:
         given_up = frozenset() if patient else frozenset(row.payload["cause"] for row in rows)
         return self.state.model_copy(update={"given_up": given_up})
 
+    def alerts(self) -> list[tuple[str, int]]:
+        with self.database.begin() as connection:
+            return connection.exec_driver_sql("SELECT key, count FROM alert").all()
+
     def claimed(self, **options: object) -> Asked | dg.SkipReason:
         where = (self.names, self.instance, self.store, self.database, NOW)
         with acting_as(SCHEDULER):
             return claimed_run(*where, **{"asker": "new_window", **options})
 
-    def run(self, asked: Asked, status: dg.DagsterRunStatus) -> str:
+    def run(self, asked: Asked, status: dg.DagsterRunStatus, reason: str = "STEP_FAILURE") -> str:
         """The request's run, which has begun and is now in this status."""
-        run = self.instance.create_run_for_job(nothing, tags=asked.request.tags, status=status)
+        tags = {**asked.request.tags, **({"dagster/failure_reason": reason} if reason else {})}
+        run = self.instance.create_run_for_job(nothing, tags=tags, status=status)
         bind(self.database, asked.claim.model_copy(update={"run_id": run.run_id}))
         return run.run_id
 
@@ -125,9 +130,14 @@ def test_a_cause_that_failed_three_times_is_given_up_once_and_the_next_is_asked_
         "runs": ids, "reason": "3 runs in a row failed.",
     }  # fmt: skip
     assert isinstance(asker.claimed(), NotNow)
-    with asker.database.begin() as connection:
-        alerts = connection.exec_driver_sql("SELECT kind, count FROM alert").all()
-    assert alerts == [("run_given_up", 1)]
+    assert asker.alerts() == [("run_given_up:flight_delay:new windows 2013-01", 1)]
+
+
+def test_a_run_whose_death_dagster_saw_first_is_told_too(asker):
+    run_id = asker.run(asker.claimed(), dg.DagsterRunStatus.FAILURE, reason="")
+    assert asker.claimed().claim.attempt == 2
+    assert isinstance(asker.claimed(), NotNow)
+    assert asker.alerts() == [(f"run_died:flight_delay:{run_id}", 1)]
 
 
 def test_a_persons_command_tries_again_what_was_given_up(asker):
