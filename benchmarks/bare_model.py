@@ -175,7 +175,9 @@ class Scorer:
     @classmethod
     def load(cls, path: Path, schema: FeatureSchema, encoding) -> "Scorer":
         """Open the exported network."""
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         return cls(session, schema, encoding.vocabularies)
 
     def predict(self, frame: pa.Table) -> np.ndarray:
