@@ -91,7 +91,7 @@ def next_run(declaration: ModelDeclaration, state: LifecycleState) -> NextRun | 
     if state.approved is not None:
         return NextRun(
             job=Job.PROMOTE,
-            cause=f"request {state.approved} was approved",
+            cause=approval_cause(state.approved),
             request=state.approved,
         )
     missing = [
@@ -131,6 +131,11 @@ def _unsettled(state: LifecycleState) -> list[str]:
         for key in state.matured
         if key in state.featured and key not in state.settled and key not in state.passed_over
     ]
+
+
+def approval_cause(request: int) -> str:
+    """The cause of a run that carries out an approved request."""
+    return f"request {request} was approved"
 
 
 def split_windows(

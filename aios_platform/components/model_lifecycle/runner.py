@@ -11,11 +11,13 @@ from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import DBAPIError
 
 from aios_platform.artifacts import ArtifactStore
+from aios_platform.components.model_lifecycle.alarms import calm
 from aios_platform.components.model_lifecycle.asking import Asked, NotNow, claimed_run
 from aios_platform.components.model_lifecycle.jobs import PARTITION_TAG
 from aios_platform.components.model_lifecycle.liveness import end_dead_runs, plan_lock
 from aios_platform.components.model_lifecycle.names import COMMAND, LAUNCHED_BY_TAG, Names
 from aios_platform.components.model_lifecycle.plan import NextRun
+from aios_platform.contracts.alerts import AlertKind
 from aios_platform.database import Database
 from aios_platform.errors import DatabaseUnavailable, LifecycleError
 
@@ -128,6 +130,8 @@ def _plan(
         result = _execute(names, asked, definitions, instance, run_id)
         if not result.failure:
             done.add(asked.claim.key)
+            for kind in (AlertKind.RETRAINING_FAILED, AlertKind.RUN_GIVEN_UP):
+                calm(database, names.model, kind, asked.run.cause, "a run of it succeeded")
         elif most_attempts is None:
             raise LifecycleError(
                 f"The {asked.run.job} run of {names.model} failed: {result.failure}",

@@ -6,7 +6,7 @@ from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.deliveries import awaited, settled
 from aios_platform.components.model_lifecycle.documents import document_keys
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.plan import LifecycleState
+from aios_platform.components.model_lifecycle.plan import LifecycleState, approval_cause
 from aios_platform.contracts.decisions import Decision, RetrainAction, RetrainDecision
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.database import Database
@@ -67,6 +67,7 @@ def read_state(
     matured = tuple(matured_keys(declaration, as_of))
     featured = featured_keys(names, store)
     asked, passed_over = awaited(names, store, as_of, patient=patient)
+    given_up = frozenset() if patient else _given_up(database, declaration.name)
     return LifecycleState(
         closed=closed,
         matured=matured,
@@ -80,8 +81,8 @@ def read_state(
         judged=frozenset(row.payload["decision"]["window"] for row in decisions),
         retrain_wanted=_wanted(ours),
         verdicts=_answered(database, declaration.name),
-        given_up=frozenset() if patient else _given_up(database, declaration.name),
-        approved=_approved(database, declaration.name),
+        given_up=given_up,
+        approved=_approved(database, declaration.name, given_up),
     )
 
 
@@ -126,13 +127,15 @@ def void_requests(database: Database, model: str) -> frozenset[int]:
     return frozenset(int(row.payload["request"]) for row in rows)
 
 
-def _approved(database: Database, model: str) -> int | None:
-    """Oldest request whose approval was neither carried out nor found void."""
+def _approved(database: Database, model: str, given_up: frozenset[str]) -> int | None:
+    """Oldest request whose approval was neither carried out, nor found void, nor given up."""
     void = void_requests(database, model)
     waiting = [
         request.ledger_row
         for request in requests(database, model=model, state="approved")
-        if not request.promoted and request.ledger_row not in void
+        if not request.promoted
+        and request.ledger_row not in void
+        and approval_cause(request.ledger_row) not in given_up
     ]
     return min(waiting, default=None)
 

@@ -41,6 +41,9 @@ class Live:
     class champion:  # noqa: N801
         version = "1"
 
+    class training_set:  # noqa: N801
+        windows = ("2013-08",)
+
     def __init__(self):
         self.asked = 0
 
@@ -142,6 +145,17 @@ def test_another_versions_figures_stand_beside_those_of_the_first(names, store, 
     assert second.restated.startswith("version 1 -> 2")
     assert first.estimate is not None
     assert second.estimate is None, "what is known is of version 1"
+
+
+def test_figures_of_a_window_that_the_version_was_trained_on_say_so(names, store, window):
+    score(names, store, window)
+    deliver(names, store, window)
+    at, live = window.end + timedelta(days=2), Live()
+    assert not measure_window(names, store, window, at, live).trained_on
+    live.training_set = type("Seen", (), {"windows": (KEY,)})
+    again = measure_window(names, store, window, at, live)
+    assert again.trained_on
+    assert again.revision == 2, "it is another statement on the same window"
 
 
 def test_a_killed_measurement_is_finished_by_the_next(names, store, window, monkeypatch):

@@ -2,11 +2,13 @@
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.state import VERDICT, read_state
+from aios_platform.components.model_lifecycle.plan import approval_cause
+from aios_platform.components.model_lifecycle.state import GAVE_UP, VERDICT, read_state
 from aios_platform.contracts.decisions import Decision
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.ledger.approvals import request
@@ -73,3 +75,28 @@ def test_a_promotion_answers_its_cause_only_once_it_happened(database, names, st
         trained_through="2013-09",
     )
     assert verdicts(database, names, store) == {"why"}
+
+
+def test_an_approved_request_that_was_given_up_makes_way_for_the_next(
+    database, names, store, monkeypatch
+):
+    approved = [SimpleNamespace(ledger_row=row, promoted=False) for row in (7, 9)]
+    monkeypatch.setattr(
+        "aios_platform.components.model_lifecycle.state.requests",
+        lambda *_, state=None, **__: approved if state == "approved" else [],
+    )
+
+    def state(**options):
+        return read_state(names.declaration, names, store, database, datetime.now(UTC), **options)
+
+    assert state().approved == 7
+    with database.begin() as connection:
+        append(
+            connection,
+            kind=GAVE_UP,
+            subject=names.model,
+            payload={"cause": approval_cause(7)},
+            key=f"{GAVE_UP}:{names.model}",
+        )
+    assert state().approved == 9
+    assert state(patient=True).approved == 7, "a person's command tries it again"
