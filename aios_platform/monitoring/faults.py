@@ -100,24 +100,37 @@ def find_faults(
     *,
     max_quarantine_share: float,
     exempt: Sequence[str] = (),
+    incomplete: bool = False,
+    back: Mapping[str, int] | None = None,
 ) -> FaultReport:
     """Look for faults in a window.
 
     Args:
         window: Key of the window.
         current: Its tables.
-        history: Tables of earlier windows without faults by window, oldest first; the last one is
+        history: Tables without faults of earlier windows by window, oldest first; the last one is
             the closest in time.
         declared: The tables' declarations.
         max_quarantine_share: Share of bad rows at which a window is rejected; half of it is a
             fault.
         exempt: `table.column` or `table.rows` of what is not looked at.
+        incomplete: Whether the window's labels are yet to come: then a column whose values become
+            known later than their rows is not looked at.
+        back: How many windows before this one each earlier one is; unset: they follow each other.
+            Where windows are missing in between, a season may have gone further.
     """
+    places = back or {key: len(history) - n for n, key in enumerate(history)}
     found = [
         fault
-        for name in declared
+        for name, table in declared.items()
         if name in current
-        for fault in _of_table(name, current[name], tables_of(history.values(), name))
+        for fault in _of_table(
+            name,
+            current[name],
+            tables_of(history.values(), name),
+            [places[key] for key, tables in history.items() if name in tables],
+        )
+        if not (incomplete and fault.column in _known_later(table))
     ]
     found += _quarantine(current, max_quarantine_share / 2)
     return FaultReport(
@@ -125,6 +138,11 @@ def find_faults(
         faults=tuple(f for f in found if f"{f.table}.{f.column or 'rows'}" not in exempt),
         compared_with=tuple(history),
     )
+
+
+def _known_later(declared: Table) -> set[str]:
+    own = declared.known_at or declared.timestamp
+    return {n for n, column in declared.columns.items() if column.known_at not in (None, own)}
 
 
 def _quarantine(current: Mapping[str, TableSummary], bound: float) -> Iterator[Fault]:
@@ -139,7 +157,9 @@ def _quarantine(current: Mapping[str, TableSummary], bound: float) -> Iterator[F
             )  # fmt: skip
 
 
-def _of_table(name: str, table: TableSummary, past: list[TableSummary]) -> Iterator[Fault]:
+def _of_table(
+    name: str, table: TableSummary, past: list[TableSummary], back: list[int]
+) -> Iterator[Fault]:
     if not past:
         return
     fewest = FEWEST_ROWS * min(earlier.rows for earlier in past)
@@ -158,14 +178,16 @@ def _of_table(name: str, table: TableSummary, past: list[TableSummary]) -> Itera
             reason=f"{table.repeated:.0%} of the rows repeat another one in all but its id.",
         )  # fmt: skip
     for column, now in table.columns.items():
-        before = [earlier.columns[column] for earlier in past if column in earlier.columns]
-        if before:
-            yield from _of_column(name, column, now, before)
+        found = [
+            (e.columns[column], n) for e, n in zip(past, back, strict=True) if column in e.columns
+        ]
+        if found:
+            yield from _of_column(name, column, now, [e for e, _ in found], [n for _, n in found])
     yield from _relations(name, table, past)
 
 
 def _of_column(
-    table: str, column: str, now: ColumnSummary, before: list[ColumnSummary]
+    table: str, column: str, now: ColumnSummary, before: list[ColumnSummary], back: list[int]
 ) -> Iterator[Fault]:
     def fault(kind: FaultKind, observed: float, bound: float, reason: str) -> Fault:
         return Fault(
@@ -188,7 +210,7 @@ def _of_column(
     elif now.categories is not None:
         yield from _unseen(now, before, fault)
     elif now.quantiles and before[-1].quantiles:
-        yield from _level(now, before, fault)
+        yield from _level(now, before, back, fault)
 
 
 def _unseen(now: ColumnSummary, before: list[ColumnSummary], fault: "object") -> Iterator[Fault]:
@@ -206,15 +228,18 @@ def _unseen(now: ColumnSummary, before: list[ColumnSummary], fault: "object") ->
         )  # fmt: skip
 
 
-def _level(now: ColumnSummary, before: list[ColumnSummary], fault: "object") -> Iterator[Fault]:
+def _level(
+    now: ColumnSummary, before: list[ColumnSummary], back: list[int], fault: "object"
+) -> Iterator[Fault]:
     assert callable(fault)
-    *_, latest = past = [np.asarray(earlier.quantiles) for earlier in before if earlier.quantiles]
+    told = [(np.asarray(e.quantiles), n) for e, n in zip(before, back, strict=True) if e.quantiles]
+    latest, gap = told[-1]
     delivered = np.asarray(now.quantiles)
     spread = float(np.quantile(latest, 0.75) - np.quantile(latest, 0.25))
     distance = _distance(delivered, latest)
-    steps = [_distance(one, other) for one, other in pairwise(past)]
+    steps = [_distance(one, other) / (m - n) for (one, m), (other, n) in pairwise(told)]
     unusual = max(3 * max(steps), spread / 4) if steps else 0.75 * spread
-    if spread > 0 and distance > min(unusual, 1.5 * spread):
+    if spread > 0 and distance > gap * min(unusual, 1.5 * spread):
         conversion, rest = min(
             (
                 (name, _distance(np.sort(scale * delivered + shift), latest))

@@ -20,6 +20,7 @@ from aios_platform.ledger.champions import champion_of
 from aios_platform.ledger.entries import entries
 from aios_platform.replay.clocks import Tick, ticks
 from aios_platform.replay.progress import Progress, RunDone, read_progress, write_progress
+from aios_platform.replay.taking_up import TRAINING_STEPS, forget_deaths, unnoted_runs, window_of
 from aios_platform.replay.yardsticks import train_every
 
 if TYPE_CHECKING:
@@ -104,7 +105,27 @@ def drive(
         LifecycleError: The plan does not come to an end, or another process runs it.
         DatabaseUnavailable: Postgres went away.
     """
+    with stores.database.exclusive(f"replay {names.model}") as mine:
+        if not mine.held:
+            raise LifecycleError(
+                f"Another `aios replay {names.model}` is at work here.",
+                remedy="Wait for its end; the same command then does what is left.",
+            )
+        yield from _moments(names, definitions, instance, stores, progress, moments)
+
+
+def _moments(
+    names: Names,
+    definitions: "dg.Definitions",
+    instance: "dg.DagsterInstance",
+    stores: "Stores",
+    progress: Progress,
+    moments: list[Tick],
+) -> Iterator[Moment]:
     store, database = stores.artifacts, stores.database
+    forget_deaths(names, instance, database)
+    unnoted = unnoted_runs(names, instance, progress, moments)
+    progress = progress.model_copy(update={"runs": (*progress.runs, *unnoted)})
     write_progress(store, progress)
     end = names.declaration.windows.window(progress.last).end
     for tick in moments:
@@ -180,16 +201,14 @@ def _done(result: RunResult, tick: Tick, seconds: float) -> RunDone:
 
 
 def _training_seconds(result: RunResult) -> float:
-    return sum(
-        stage.seconds for stage in result.stages if stage.name in ("training_set", "candidate")
-    )
+    return sum(stage.seconds for stage in result.stages if stage.name in TRAINING_STEPS)
 
 
 def _window(run: NextRun, tick: Tick) -> str:
     """The window that a run is counted to: its newest, or the one whose labels led to it."""
     if run.job in (Job.SCORE, Job.MEASURE) and run.last is not None:
         return run.last
-    return (tick.matured or tick.closed)[-1]
+    return window_of(tick)
 
 
 def _with_yardstick(

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,16 @@ def again(young) -> Iterator[Any]:
     """The young home as it was, for a replay that goes on under a declaration."""
     home, copy, _ = young
 
-    def go_on(last: str, **declared: Any) -> Replaying:
-        small_flights.UPSET.clear()
-        replaying.put_back(copy, home)
-        replay = Replaying(small(**declared), Stores(), dg.DagsterInstance.ephemeral())
-        replay.go_on(last)
-        return replay
+    with _at(home), ExitStack() as instances:
 
-    with _at(home):
+        def go_on(last: str, **declared: Any) -> Replaying:
+            small_flights.UPSET.clear()
+            replaying.put_back(copy, home)
+            instance = instances.enter_context(dg.DagsterInstance.ephemeral())
+            replay = Replaying(small(**declared), Stores(), instance)
+            replay.go_on(last)
+            return replay
+
         yield go_on
 
 

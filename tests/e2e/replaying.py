@@ -77,8 +77,12 @@ class Replaying:
         ):
             found = list(moment.results)
             self.results += found
-        self.progress = read_progress(self.stores.artifacts, self.names.model)
+        self.progress = self.noted()
         return found
+
+    def noted(self) -> Progress:
+        """The progress as the next process would find it."""
+        return read_progress(self.stores.artifacts, self.names.model)
 
     def rows(self, kind: str) -> list[Any]:
         """Rows of the ledger of one kind, oldest first."""
@@ -91,6 +95,19 @@ class Replaying:
         """The decisions on a window, oldest first."""
         found = (row.payload["decision"] for row in self.rows("retrain_decision"))
         return [decision for decision in found if decision["window"] == window]
+
+    def performance(self, window: str) -> list[Any]:
+        """Everything that was said about a window's performance, oldest first."""
+        from aios_platform.components.model_lifecycle.measuring import revisions
+
+        return revisions(self.names, self.stores.artifacts, window)
+
+    def faults(self, window: str) -> tuple[str, ...]:
+        """The data faults that were found in a window."""
+        from aios_platform.components.model_lifecycle.faults import search_faults
+
+        found = search_faults(self.names, self.stores.artifacts, window).faults
+        return tuple(str(fault.kind) for fault in found)
 
     def champion(self) -> Any:
         """The live champion."""

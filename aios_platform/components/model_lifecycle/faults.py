@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aios_platform.artifacts import ArtifactStore
+from aios_platform.components.model_lifecycle.deliveries import settled
 from aios_platform.components.model_lifecycle.documents import (
     as_json,
     find_document,
@@ -20,12 +21,14 @@ FAULTS = "faults"
 # Enough to see how much a window varies by itself; more would hide a season's turn.
 HISTORY = 3
 LOOK_BACK = 12
+LABELS = "labels"
 
 
 def search_faults(names: Names, store: ArtifactStore, key: str) -> "FaultReport":
-    """Look for faults in a window, against the last ones without.
+    """Look for faults in a window, against the last ones without, table by table.
 
-    The report is kept, and made anew when the window's tables or the declaration changed.
+    The report is kept, and made anew when the window's tables or the declaration changed, or its
+    labels are complete.
     """
     from aios_platform.monitoring.faults import FaultReport, find_faults
 
@@ -34,13 +37,16 @@ def search_faults(names: Names, store: ArtifactStore, key: str) -> "FaultReport"
     kept = find_document(names, store, FAULTS, key, FaultReport)
     if kept is not None and kept.made_from == made_from:
         return kept
+    history, back = _history(names, store, key)
     report = find_faults(
         key,
         _summaries(names, store, key),
-        {earlier: _summaries(names, store, earlier) for earlier in _history(names, store, key)},
+        history,
         declaration.source.tables,
         max_quarantine_share=declaration.source.max_quarantine_share,
         exempt=declaration.monitoring.fault_exempt,
+        incomplete=not made_from[LABELS],
+        back=back,
     ).model_copy(update={"made_from": made_from})
     write_document(names, store, FAULTS, key, report)
     return report
@@ -64,26 +70,47 @@ def _made_from(names: Names, store: ArtifactStore, key: str) -> dict[str, str]:
         for kind in ("raw", "quarantine"):
             version = store.current(f"{names.model}/{kind}/{table}", key)
             found[f"{kind}/{table}"] = version.digest if version else ""
+    found[LABELS] = "complete" if settled(names, store, [key]) else ""
     return found
 
 
-def _has_fault(names: Names, store: ArtifactStore, key: str) -> bool:
+def _faulty(names: Names, store: ArtifactStore, key: str) -> set[str]:
+    """The tables of a window that have a fault."""
     from aios_platform.monitoring.faults import FaultReport
 
     report = find_document(names, store, FAULTS, key, FaultReport)
-    return report is not None and bool(report.faults)
+    return {fault.table for fault in report.faults} if report else set()
 
 
-def _history(names: Names, store: ArtifactStore, key: str) -> list[str]:
-    """The last windows before this one that have rows and no fault, oldest first."""
-    found: list[str] = []
+def _history(
+    names: Names, store: ArtifactStore, key: str
+) -> "tuple[dict[str, dict[str, TableSummary]], dict[str, int]]":
+    """Of each table the last windows before this one in which it has no fault, oldest first.
+
+    A fault in one table is none in another: left out as a whole, a window would leave a gap over
+    which every season is a jump.
+
+    Returns:
+        Tables by window, and how many windows before this one each is.
+    """
+    found: dict[str, dict[str, TableSummary]] = {}
+    places: dict[str, int] = {}
+    wanted = dict.fromkeys(names.declaration.source.tables, HISTORY)
     for back in range(1, LOOK_BACK + 1):
         earlier = names.declaration.windows.shift(key, -back)
-        if earlier is None or len(found) == HISTORY:
+        if earlier is None or not any(wanted.values()):
             break
-        if store.current(names.raw_rows, earlier) and not _has_fault(names, store, earlier):
-            found.insert(0, earlier)
-    return found
+        if not store.current(names.raw_rows, earlier):
+            continue
+        faulty = _faulty(names, store, earlier)
+        good = [table for table, more in wanted.items() if more and table not in faulty]
+        summaries = _summaries(names, store, earlier) if good else {}
+        taken = {table: summaries[table] for table in good if table in summaries}
+        if taken:
+            found[earlier], places[earlier] = taken, back
+        for table in taken:
+            wanted[table] -= 1
+    return dict(reversed(found.items())), places
 
 
 def _summaries(names: Names, store: ArtifactStore, key: str) -> "dict[str, TableSummary]":

@@ -50,14 +50,14 @@ def summary(table: pa.Table, quarantined: int = 0) -> dict[str, TableSummary]:
 HISTORY = {f"m{n}": summary(month(n)) for n in (4, 5, 6)}
 
 
-def found(table, *, history=HISTORY, quarantined=0, exempt=()) -> FaultReport:
+def found(table, *, history=HISTORY, quarantined=0, declared=DECLARED, **given) -> FaultReport:
     return find_faults(
         "m7",
         summary(table, quarantined),
         history,
-        {"readings": DECLARED},
+        {"readings": declared},
         max_quarantine_share=0.01,
-        exempt=exempt,
+        **given,
     )
 
 
@@ -75,6 +75,34 @@ def test_a_year_of_clean_months_raises_no_alarm():
         earlier = [n for n in (number - 3, number - 2, number - 1) if n > 0]
         history = {f"m{n}": summary(month(n)) for n in earlier}
         assert found(month(number), history=history).faults == ()
+
+
+def test_a_window_that_did_not_come_makes_no_fault_of_the_next_one():
+    for number in range(5, 25):
+        back = {f"m{number - n}": n for n in (4, 3, 2)}
+        history = {key: summary(month(number - n)) for key, n in back.items()}
+        assert found(month(number), history=history, back=back).faults == ()
+    back = {"m4": 4, "m5": 3, "m6": 2}
+    kilometres = pc.multiply(month(8)["distance"], 1.609344).combine_chunks()
+    broken = found(changed(month(8), "distance", kilometres), back=back)
+    assert kinds(broken) == {(FaultKind.UNIT, "distance")}
+
+
+def test_what_becomes_known_later_is_judged_when_the_labels_are_complete():
+    known_at = Column(type=ColumnType.TIMESTAMP)
+    columns = DECLARED.columns | {
+        "rain": Column(type=ColumnType.FLOAT, nullable=True, known_at="read_at"),
+        "at": known_at,
+        "read_at": known_at,
+    }
+    declared = DECLARED.model_copy(update={"columns": columns, "timestamp": "at"})
+    unread = changed(month(7), "rain", pa.nulls(ROWS, pa.float64()))
+    assert found(unread, declared=declared, incomplete=True).faults == ()
+    assert kinds(found(unread, declared=declared)) == {(FaultKind.MISSING, "rain")}
+    empty = changed(month(7), "carrier", pa.nulls(ROWS, pa.string()))
+    assert kinds(found(empty, declared=declared, incomplete=True)) == {
+        (FaultKind.MISSING, "carrier")
+    }
 
 
 NUMBERS = month(7)["temperature"].to_numpy()

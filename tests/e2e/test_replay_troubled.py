@@ -1,0 +1,183 @@
+"""Replays in which something goes wrong: trainings that fail, late and wrong labels and windows.
+
+Each goes on from the home in which a first version has just gone live, trained through March 2013
+and examined on April.
+"""
+
+import pytest
+
+from aios_platform.errors import TrainingError
+from tests.e2e import small_flights
+from tests.e2e.small_flights import UPSET
+
+pytestmark = [
+    pytest.mark.postgres,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.timeout(600),
+]
+QUIET = {"new_data": 100.0}
+
+
+def test_a_training_that_fails_three_times_is_given_up_once_and_aloud_and_life_goes_on(
+    again, monkeypatch
+):
+    replay = again("2013-07", retrain={"new_data": 0.5})
+    live = replay.champion()
+
+    def broken(*arguments, **named):
+        raise TrainingError("The loss is not a number.", remedy="Look at the data.")
+
+    monkeypatch.setattr("aios_platform.training.trainer.train", broken)
+    runs = replay.until(matured="2013-05")
+    assert [(str(run.run.job), bool(run.failure)) for run in runs] == [
+        ("measure", False), ("retrain", True), ("retrain", True), ("retrain", True),
+    ]  # fmt: skip
+    assert "The loss is not a number" in runs[-1].failure
+    [row] = replay.rows("gave_up")
+    assert row.payload["cause"] == "decision on window 2013-05"
+    assert row.payload["runs"] == [run.run_id for run in runs[1:]]
+    assert replay.alerts("retraining_failed") == ["decision on window 2013-05"]
+
+    [scored] = replay.until(closed="2013-06")
+    assert str(scored.run.job) == "score"
+    _, *others = replay.until(matured="2013-06")
+    assert others == []
+    [decision] = replay.decisions("2013-06")
+    assert (decision["action"], decision["cause"]) == ("hold", "back_off")
+    assert decision["evidence"]["trainings_in_vain"] == 1
+    assert replay.champion() == live
+    [version] = replay.versions(replay.names.predictions, "2013-06")
+    assert version.inputs["model_version"] == live.version
+
+    # The failure spent one of the budget's trainings, too.
+    monkeypatch.undo()
+    replay.until(closed="2013-07")
+    answer = replay.until(matured="2013-07")
+    [decision] = replay.decisions("2013-07")
+    assert (decision["action"], decision["cause"]) == ("retrain", "new_data")
+    assert [str(run.run.job) for run in answer] == ["measure", "retrain"]
+    assert replay.champion().version != live.version
+    assert len(replay.rows("gave_up")) == 1
+
+
+def test_labels_that_come_two_months_late_restate_the_figures_and_the_decision(again):
+    label = small_flights.attributes()["label"] | {"corrections_windows": 2}
+    replay = again("2013-07", retrain=QUIET, label=label)
+    UPSET["2013-05"] = small_flights.labels_later(60)
+    replay.until(closed="2013-05")
+    [first] = replay.performance("2013-05")
+    assert str(first.status) == "not_matured"
+    assert first.estimate is not None, "what the scores promise is all there is"
+    assert replay.faults("2013-05") == (), "what is yet to come is no fault"
+    replay.until(matured="2013-05")
+    second = replay.performance("2013-05")[-1]
+    assert (str(second.status), second.matched) == ("not_enough_data", 0)
+    [decision] = replay.decisions("2013-05")
+    assert (decision["action"], decision["cause"]) == ("hold", "data_fault")
+    for kind in ("labels_late", "data_fault"):
+        assert replay.alerts(kind, open_only=True) == ["2013-05"]
+
+    replay.until(matured="2013-06")
+    assert replay.alerts("labels_late", open_only=True) == ["2013-05"]
+    replay.until(matured="2013-07")
+    *_, last = told = replay.performance("2013-05")
+    assert str(last.status) == "measured"
+    assert last.matched > 1300
+    assert [each.revision for each in told] == list(range(1, len(told) + 1))
+    assert "status not_enough_data -> measured" in " ".join(each.restated for each in told)
+    assert last.estimate == first.estimate
+    decisions = replay.decisions("2013-05")
+    assert [each["revision"] for each in decisions] == list(range(1, len(decisions) + 1))
+    assert decisions[0] == decision, "what was decided stays on record"
+    assert decisions[-1]["cause"] == "healthy"
+    for kind in ("labels_late", "data_fault"):
+        assert replay.alerts(kind) == ["2013-05"], "it was told once"
+        assert replay.alerts(kind, open_only=True) == [], "and taken back"
+    [predicted] = replay.versions(replay.names.predictions, "2013-05")
+    assert predicted.version == 1
+
+
+def test_labels_that_are_wrong_are_counted_and_left_out(again):
+    """June's labels: two that contradict each other, of unknown flights, known before they flew.
+
+    May's are corrected a month later, which restates it.
+    """
+    replay = again("2013-06", retrain=QUIET)
+    replay.until(matured="2013-05")
+    [before] = replay.decisions("2013-05")
+    replay.until(closed="2013-06")
+    UPSET["2013-05"] = small_flights.labels_turned(every=10)
+    UPSET["2013-06"] = small_flights.wrong_labels
+    [measured] = replay.until(matured="2013-06")
+    assert not measured.failure
+
+    june = replay.performance("2013-06")[-1]
+    assert str(june.status) == "measured"
+    assert june.premature_labels == 3
+    assert june.unpredicted_labels == 4
+    # Both tellings of a flight are in quarantine, where an analyst finds them with their reason.
+    assert june.contradictory_labels == 0
+    assert june.unlabelled_predictions >= 5
+    [quarantine] = [
+        version.rows for version in replay.versions("flight_delay/quarantine/flights", "2013-06")
+    ][-1:]
+    assert quarantine == 10
+
+    *_, first, second = replay.performance("2013-05")
+    assert second.metrics["roc_auc"] != first.metrics["roc_auc"]
+    assert second.matched == first.matched
+    assert second.revision == first.revision + 1
+    old, new = replay.decisions("2013-05")
+    assert old == before
+    assert (new["revision"], new["evidence"]["observed"]) == (2, second.metrics["roc_auc"])
+
+
+def test_windows_that_come_late_or_are_refused_stop_none_after_them(again):
+    source = small_flights.attributes()["source"]
+    replay = again("2013-08", retrain=QUIET, source=source)
+    UPSET["2013-05"] = small_flights.not_there
+    UPSET["2013-06"] = small_flights.without_carrier
+    runs = replay.until(closed="2013-05")
+    assert [(run.run.first, run.failure) for run in runs] == [("2013-05", "")]
+    assert replay.versions(replay.names.raw_rows, "2013-05") == []
+    replay.until(matured="2013-05")
+    assert replay.alerts("window_late") == [], "48 hours are its due"
+
+    # Refused at its first delivery, and asked for again when it is good: two days later.
+    refused, _ = replay.until(closed="2013-06")
+    assert "the column 'carrier' is missing" in refused.failure
+    assert replay.alerts("window_rejected", open_only=True) == ["2013-06"]
+    assert replay.alerts("window_late", open_only=True) == ["2013-05"]
+    del UPSET["2013-06"]
+    again_asked = [run for run in replay.until(matured="2013-06") if run.run.first == "2013-06"]
+    assert "asked for again" in again_asked[0].run.cause
+    assert replay.alerts("window_rejected", open_only=True) == []
+    [june] = replay.versions(replay.names.predictions, "2013-06")
+    assert june.rows == replay.versions(replay.names.raw_rows, "2013-06")[-1].rows
+    assert [d["window"] for d in replay.decisions("2013-06")] == ["2013-06"]
+
+    # July is scored while May is not there; its repetition is refused, and July stays as it was.
+    replay.until(closed="2013-07")
+    [july] = replay.versions(replay.names.raw_rows, "2013-07")
+    UPSET["2013-07"] = small_flights.without_carrier
+    runs = replay.until(matured="2013-07")
+    assert [run.failure for run in runs] == [""] * len(runs)
+    assert replay.versions(replay.names.raw_rows, "2013-07") == [july]
+    assert replay.alerts("window_rejected", open_only=True) == ["2013-07"]
+    assert str(replay.performance("2013-07")[-1].status) == "measured", "by what is known of it"
+    del UPSET["2013-07"]
+
+    # Two months late May comes, out of order: it and the features of June, whose history it is.
+    del UPSET["2013-05"]
+    table = "flight_delay/features/carrier_delays"
+    features = replay.versions(table, "2013-06")
+    replay.until(closed="2013-08")
+    assert len(replay.versions(table, "2013-06")) == len(features) + 1
+    assert replay.versions(replay.names.raw_rows, "2013-05")
+    [may] = replay.versions(replay.names.predictions, "2013-05")
+    assert may.inputs["model_version"] == replay.champion().version
+    assert replay.alerts("window_late", open_only=True) == []
+    assert len(replay.versions(replay.names.raw_rows, "2013-07")) == 2, "July's is good again"
+    assert replay.alerts("window_rejected", open_only=True) == []
+    assert replay.alerts("data_fault") == []
+    assert replay.rows("gave_up") == []
