@@ -238,7 +238,8 @@ def _level(
     spread = float(np.quantile(latest, 0.75) - np.quantile(latest, 0.25))
     distance = _distance(delivered, latest)
     steps = [_distance(one, other) / (m - n) for (one, m), (other, n) in pairwise(told)]
-    unusual = max(3 * max(steps), spread / 4) if steps else 0.75 * spread
+    # A season that turns goes with the square of the windows that are missing in between.
+    unusual = max(3 * max(steps) * gap, spread / 4) if steps else 0.75 * spread
     if spread > 0 and distance > gap * min(unusual, 1.5 * spread):
         conversion, rest = min(
             (
