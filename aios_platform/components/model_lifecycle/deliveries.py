@@ -128,13 +128,18 @@ def awaited(
         names: The model.
         store: The artifact root.
         as_of: The clock of the lifecycle, aware.
-        patient: For a person's command: what was refused is asked for again at once, and what
-            did not come once more, unless it was asked for at this very clock.
+        patient: For a person's command: what was refused and is not there is asked for again at
+            once, and the rest once more, unless it was asked for at this very clock.
     """
     deliveries = missing_windows(names, store)
     asked = {delivery.window: delivery.asks for delivery in deliveries}
     if patient:
-        rest = [d for d in deliveries if d.missing is Missing.LATE and not as_of > d.last_asked]
+        there = set(store.keys(names.raw_rows))
+        rest = [
+            d
+            for d in deliveries
+            if (d.missing is Missing.LATE or d.window in there) and not as_of > d.last_asked
+        ]
     else:
         wait = timedelta(hours=names.declaration.source.ask_again_hours)
         rest = [d for d in deliveries if not as_of >= d.last_asked + wait]

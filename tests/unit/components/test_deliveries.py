@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pytest
 
 from aios_platform.components.model_lifecycle.deliveries import (
@@ -92,3 +93,12 @@ def test_what_is_read_by_itself_need_not_be_asked_for(names, store, key, now, me
     note_read(names, store, "2013-03", WINDOW.end)
     with pytest.raises(LifecycleError, match=message):
         read_again(names, store, key, now)
+
+
+def test_a_persons_command_asks_once_for_a_repetition_whose_last_good_version_stays(names, store):
+    store.write(names.raw_rows, "2013-03", pa.table({"x": [1]}))
+    note_read(names, store, "2013-03", WINDOW.end)
+    note_missing(names, store, "2013-03", Missing.REFUSED, "why", WINDOW.end + 5 * DAY)
+    # The run was green, so nothing but the clock tells this ask from the next.
+    assert awaited(names, store, WINDOW.end + 5 * DAY, patient=True)[1] == {"2013-03"}
+    assert awaited(names, store, WINDOW.end + 6 * DAY, patient=True)[1] == frozenset()
