@@ -11,7 +11,6 @@ import dagster as dg
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.documents import find_document
 from aios_platform.components.model_lifecycle.jobs import BACKFILL, range_tags
-from aios_platform.components.model_lifecycle.liveness import end_dead_runs, plan_lock
 from aios_platform.components.model_lifecycle.names import (
     AS_OF_TAG,
     COMMAND,
@@ -19,7 +18,7 @@ from aios_platform.components.model_lifecycle.names import (
     VERSION_TAG,
     Names,
 )
-from aios_platform.components.model_lifecycle.runner import StageResult, execute
+from aios_platform.components.model_lifecycle.runner import StageResult, at_work, execute
 from aios_platform.components.model_lifecycle.scorers import live_at, scorer_of
 from aios_platform.components.model_lifecycle.state import featured_keys
 from aios_platform.contracts.decisions import Champion
@@ -112,13 +111,7 @@ def backfill(
         LifecycleError: A run failed, or another process is at work on the model.
         DatabaseUnavailable: Postgres went away.
     """
-    with database.exclusive(plan_lock(names.model)) as mine:
-        if not mine.held:
-            raise LifecycleError(
-                f"Another command is at work on {names.model}.",
-                remedy="Wait for its end; the same command then does what is left.",
-            )
-        end_dead_runs(instance, database, names.model, datetime.now(UTC), plan_held=True)
+    with at_work(names, instance, database):
         job = definitions.resolve_job_def(names.job(BACKFILL))
         for chunk in chunks:
             logger.info(

@@ -3,6 +3,7 @@
 import logging
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -86,16 +87,28 @@ def run_until_done(
             runs it.
         DatabaseUnavailable: Postgres went away.
     """
-    with database.exclusive(plan_lock(names.model)) as mine:
-        if not mine.held:
-            raise LifecycleError(
-                f"Another `aios run {names.model}` is at work.",
-                remedy="Wait for its end; the same command then does what is left.",
-            )
-        end_dead_runs(instance, database, names.model, datetime.now(UTC), plan_held=True)
+    with at_work(names, instance, database):
         yield from _plan(
             names, definitions, instance, store, database, as_of, most_attempts=most_attempts
         )
+
+
+@contextmanager
+def at_work(names: Names, instance: dg.DagsterInstance, database: Database) -> Iterator[None]:
+    """Be the only command at work on a model; what a killed one left is ended first.
+
+    Raises:
+        LifecycleError: Another command is at work.
+        DatabaseUnavailable: Postgres does not answer.
+    """
+    with database.exclusive(plan_lock(names.model)) as mine:
+        if not mine.held:
+            raise LifecycleError(
+                f"Another command (run, replay or backfill) is at work on {names.model}.",
+                remedy="Wait for its end; the same command then does what is left.",
+            )
+        end_dead_runs(instance, database, names.model, datetime.now(UTC), plan_held=True)
+        yield
 
 
 def _plan(
