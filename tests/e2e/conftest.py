@@ -11,7 +11,13 @@ import pytest
 
 from aios_platform.resources.stores import Stores
 from tests.e2e import replaying, small_flights
-from tests.e2e.replaying import Replaying, small
+from tests.e2e.replaying import Grown, Replaying, small
+
+
+@pytest.fixture(autouse=True)
+def _deliveries_as_they_are() -> Iterator[None]:
+    yield
+    small_flights.UPSET.clear()
 
 
 @contextmanager
@@ -25,7 +31,6 @@ def _at(home: Path) -> Iterator[None]:
             patch.setattr("aios_platform.monitoring.report.drift_page", lambda **_: None)
             yield
     finally:
-        small_flights.UPSET.clear()
         replaying.forget()
         os.environ["AIOS_HOME"] = before
 
@@ -54,7 +59,6 @@ def again(young) -> Iterator[Any]:
     with _at(home), ExitStack() as instances:
 
         def go_on(last: str, **declared: Any) -> Replaying:
-            small_flights.UPSET.clear()
             replaying.put_back(copy, home)
             instance = instances.enter_context(dg.DagsterInstance.ephemeral())
             replay = Replaying(small(**declared), Stores(), instance)
@@ -64,8 +68,8 @@ def again(young) -> Iterator[Any]:
         yield go_on
 
 
-@pytest.fixture(scope="module")
-def calm(young) -> Iterator[Replaying]:
+@pytest.fixture(scope="session")
+def grown(young) -> Grown:
     """The replay of the young home, taken up by another process, as it were, and ended."""
     home, copy, instance = young
     with _at(home):
@@ -73,4 +77,17 @@ def calm(young) -> Iterator[Replaying]:
         replay = Replaying(small(), Stores(), instance)
         assert replay.begin() == 4
         replay.until(matured="2013-06")
+        found = replay.result()
+        older = home.with_name(f"{home.name}-grown")
+        replaying.keep(home, older)
+    return Grown(home, older, instance, found, instance.get_runs_count())
+
+
+@pytest.fixture(scope="module")
+def calm(grown) -> Iterator[Replaying]:
+    """The replay that is done, in its home."""
+    with _at(grown.home):
+        replaying.put_back(grown.copy, grown.home)
+        replay = Replaying(small(), Stores(), grown.instance)
+        assert replay.begin() == 0
         yield replay

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import psutil
 
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.runner import RunResult
+from aios_platform.contracts.replays import Replay
 from aios_platform.replay.clocks import ticks
 from aios_platform.replay.drive import begin, drive
 from aios_platform.replay.progress import Progress, read_progress
+from aios_platform.replay.results import results
 from aios_platform.resources.stores import Stores
 from tests.e2e import small_flights
 
@@ -60,20 +63,27 @@ class Replaying:
         self.progress, moments = begin(self.names, self.stores, first, last, yardsticks=yardsticks)
         return len(moments)
 
+    def result(self) -> Replay:
+        """What it came to."""
+        return results(self.names, self.stores, self.progress, datetime(2026, 1, 1, tzinfo=UTC))
+
     def go_on(self, last: str) -> None:
         """Live on from where the home is, to another end and without yardsticks."""
         before = read_progress(self.stores.artifacts, self.names.model)
         self.progress = before.model_copy(update={"last": last, "yardsticks": False})
 
-    def until(self, *, closed: str = "", matured: str = "") -> list[RunResult]:
-        """Live through the moments up to that one; the runs of the last."""
+    def until(
+        self, *, closed: str = "", matured: str = "", at_once: bool = False
+    ) -> list[RunResult]:
+        """Live through the moments up to that one, or through that one only; the runs of it."""
         found: list[RunResult] = []
         moments = ticks(self.names.declaration, self.progress.first, self.progress.last)
         left = [t for t in moments if not self.progress.through or t.clock > self.progress.through]
         end = next(n for n, t in enumerate(left) if closed in t.closed or matured in t.matured)
+        chosen = left[end : end + 1] if at_once else left[: end + 1]
         definitions = small_flights.definitions(self.names)
         for moment in drive(
-            self.names, definitions, self.instance, self.stores, self.progress, left[: end + 1]
+            self.names, definitions, self.instance, self.stores, self.progress, chosen
         ):
             found = list(moment.results)
             self.results += found
@@ -125,6 +135,17 @@ class Replaying:
     def versions(self, dataset: str, window: str) -> list[Any]:
         """The versions of a dataset of a window, oldest first."""
         return self.stores.artifacts.history(dataset, window)
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A home in which a replay has ended: its copy, what it found, and how many runs it took."""
+
+    home: Path
+    copy: Path
+    instance: dg.DagsterInstance
+    found: Replay
+    runs: int
 
 
 def forget() -> None:

@@ -1,6 +1,6 @@
 """A replay of the small model: the real jobs with the clock of then, once and for all."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -8,7 +8,6 @@ import pytest
 
 from aios_platform.contracts.replays import Replay
 from aios_platform.errors import LifecycleError
-from aios_platform.replay.results import results
 from tests.e2e.replaying import FIRST, LAST, Replaying, small
 
 pytestmark = [
@@ -16,19 +15,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.timeout(600),
 ]
-WALL = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def result(replay: Replaying) -> Replay:
-    return results(replay.names, replay.stores, replay.progress, WALL)
 
 
 @pytest.fixture(scope="module")
-def found(calm) -> Replay:
-    return result(calm)
+def found(grown) -> Replay:
+    return grown.found
 
 
-def test_the_model_bootstraps_scores_measures_and_trains_again(calm, found):
+def test_the_model_bootstraps_scores_measures_and_trains_again(calm, found, grown):
     jobs = [(run.clock.strftime("%m-%d"), str(run.job)) for run in calm.progress.runs]
     assert jobs == [
         ("05-01", "score"),
@@ -49,7 +43,7 @@ def test_the_model_bootstraps_scores_measures_and_trains_again(calm, found):
     assert training.cause == "decision on window 2013-05"
     assert training.verdict in ("promote", "reject", "inconclusive")
     assert found.windows[1].decision.cause == "new_data"
-    assert found.runs == len(calm.progress.runs) == calm.instance.get_runs_count()
+    assert found.runs == len(calm.progress.runs) == grown.runs
 
 
 def test_every_run_is_one_of_dagsters_with_the_clock_of_then_in_its_tags(calm):
@@ -155,7 +149,7 @@ def test_a_replay_that_is_done_does_nothing_when_it_is_asked_for_again(calm, fou
     before = calm.instance.get_runs_count()
     assert calm.begin() == 0
     assert calm.instance.get_runs_count() == before
-    assert result(calm) == found
+    assert calm.result() == found
 
 
 def test_it_is_taken_up_as_it_was_begun_or_not_at_all(calm):
@@ -180,6 +174,26 @@ def test_the_page_and_the_summary_tell_the_result(calm, found):
     assert "2013-06" in page
     assert "<script src" not in page
     assert "2013-06" in replay_summary(found, "page.html")
+
+
+def test_the_command_refuses_what_cannot_be_replayed(calm):
+    """On the real model, which shares the small one's name: it was not this one that lived."""
+    from typer.testing import CliRunner
+
+    from aios_platform.cli.main import app
+
+    def replay(*arguments: str) -> str:
+        done = CliRunner().invoke(app, ["replay", *arguments])
+        assert done.exit_code != 0
+        return f"{done.output} {done.exception}"
+
+    assert "Did you mean 'flight_delay'" in replay("flight_dealy")
+    assert "cannot be replayed" in replay("flight_delay", "--from", "2012-01")
+    assert "another declaration" in replay("flight_delay", "--from", FIRST, "--to", LAST)
+    told = CliRunner().invoke(app, ["replay", "--help"])
+    assert told.exit_code == 0
+    for option in ("--from", "--to", "--no-yardsticks"):
+        assert option in told.output
 
 
 def test_a_home_in_which_the_model_lives_already_takes_no_replay(calm):

@@ -34,19 +34,17 @@ pytestmark = [
 
 # The command itself, but for the model, which no declaration of the project names.
 COMMAND = """
-import logging
+import sys
+from aios_platform import definitions, telemetry
 from aios_platform.cli import arguments, main
 from aios_platform.monitoring import report
-from aios_platform import telemetry
 from tests.e2e import small_flights
 from tests.e2e.replaying import small
 report.drift_page = lambda **_: None
 telemetry.configure("INFO")
 telemetry.configure = lambda *_: None
 arguments.names_of = lambda _: small()
-code_location = arguments.code_location
-arguments.code_location = lambda: (small_flights.definitions(small()), *code_location()[1:])
-import sys
+definitions.defs = lambda: small_flights.definitions(small())
 sys.argv = ["aios", "replay", "flight_delay", "--from", "2013-04", "--to", "2013-06"]
 main()
 """
@@ -93,11 +91,8 @@ class Command:
 
 
 @pytest.fixture(scope="module")
-def last(calm, young) -> Iterator[tuple[Command, Path, Replay]]:
+def last(grown, young) -> Iterator[tuple[Command, Path, Replay]]:
     """The command that ends what others began, and what the calm replay came to."""
-    from tests.e2e.test_replay import result
-
-    found = result(calm)
     home, copy, _ = young
     replaying.put_back(copy, home)
     commands = []
@@ -118,7 +113,7 @@ def last(calm, young) -> Iterator[tuple[Command, Path, Replay]]:
         assert "Traceback" not in told
         done = command()
         assert done.finish() == 0, done.output
-        yield done, home, found
+        yield done, home, grown.found
     finally:
         for each in commands:
             each.end()

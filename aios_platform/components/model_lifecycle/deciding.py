@@ -255,7 +255,9 @@ def _new_data(names: Names, store: ArtifactStore, key: str, champion: Champion) 
     new, later = 0, names.declaration.windows.shift(champion.trained_through, 1)
     while later is not None and later <= key:
         version = store.current(names.raw_rows, later)
-        new += version.rows if version else 0
+        # No model is trained on a window with a data fault.
+        if version is not None and not search_faults(names, store, later).faults:
+            new += version.rows
         later = names.declaration.windows.shift(later, 1)
     record = recall(store, names.model, champion.training_set_digest)
     return {"new_rows": new, "training_rows": record.rows}

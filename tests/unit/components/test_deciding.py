@@ -141,6 +141,16 @@ def test_new_rows_are_counted_from_the_stored_windows(watched, names, store):
     assert decision.evidence["training_rows"] == 5000
 
 
+def test_rows_that_nobody_may_train_on_are_no_new_data(watched, names, store):
+    for key, rows, scale in (
+        ("2013-10", 3000, 1.0), ("2013-11", 2000, 1.0), ("2013-12", 2500, 25.4),
+    ):  # fmt: skip
+        deliver(names, store, key, scale, rows)
+        search_faults(names, store, key)
+    decision = watched("2014-01", 0.77, rows=2500)
+    assert (decision.cause, decision.evidence["new_rows"]) == ("healthy", 7_500)
+
+
 def test_a_decision_stands_and_its_row_names_its_evidence(watched, own_database, store):
     first = watched("2014-01", 0.77)
     assert watched("2014-01", 0.77) == first
