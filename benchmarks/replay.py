@@ -27,7 +27,7 @@ from aios_platform.contracts.replays import Replay
 HERE = Path(__file__).parent
 PLATFORM = [str(BIN / "aios"), "replay", "flight_delay", "--from", "2013-01", "--to", "2013-12"]
 SCRIPT = [sys.executable, str(HERE / "bare_replay.py")]
-TILED = [sys.executable, str(HERE / "tiled_flights.py")]
+TILED = [sys.executable, "-W", "ignore", str(HERE / "tiled_flights.py")]
 RESULT = Path("artifacts/replays/flight_delay/result.json")
 TIME_TARGET = 1.5
 NEAR_EVERY = 0.003

@@ -60,7 +60,7 @@ def read_window(window: Window) -> Mapping[str, pa.Table]:
 
 
 def names() -> Names:
-    """The tiled model; its id tells how often, so that homes are not confused."""
+    """The tiled model."""
     declared: dict[str, Any] = yaml.safe_load((FOLDER / "defs.yaml").read_text())["attributes"]
     declared["source"]["entrypoint"] = "tiled_flights:read_window"
     return Names(parse(declared, FOLDER / "defs.yaml"), FOLDER)
