@@ -102,9 +102,9 @@ def last(grown, young) -> Iterator[tuple[Command, Path, Replay]]:
         return commands[-1]
 
     try:
-        command().killed_at("network 0, epoch 0")
+        command().killed_at("features         2013-05")
         cut_off = command()
-        cut_off.until("features         2013-06")
+        cut_off.until("network 0, epoch 0")
         replaying.stop_postgres(home, signal.SIGKILL)
         assert cut_off.finish() == 1, cut_off.output
         told = " ".join(cut_off.output.split())
