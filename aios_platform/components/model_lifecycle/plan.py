@@ -189,7 +189,12 @@ def _measurement(
     declaration: ModelDeclaration, state: LifecycleState, unjudged: list[str]
 ) -> NextRun | None:
     """The first block of windows whose labels matured, with those before that may be restated."""
-    run = _block(state, Job.MEASURE, unjudged, "labels of {} matured")
+    cause = "labels of {} matured"
+    asked = max((state.asked[key] for key in unjudged if key in state.asked), default=0)
+    if asked:
+        # A repetition that was refused: its run was green, and it is asked for for ever.
+        cause += f", asked for again ({asked} times before)"
+    run = _block(state, Job.MEASURE, unjudged, cause)
     if run is None or run.first is None:
         return run
     first, place = run.first, state.closed.index(run.first)

@@ -126,6 +126,18 @@ def test_a_late_window_is_asked_for_again_with_those_whose_history_it_is():
     assert next_run(DECLARATION, again).cause != run.cause, "each time is a cause of its own"
 
 
+def test_a_repetition_that_was_refused_is_asked_for_under_a_cause_of_its_own():
+    early = state(settled=frozenset(MONTHS[:11]))
+    first = next_run(DECLARATION, early)
+    once, twice = (
+        next_run(DECLARATION, early.model_copy(update={"asked": {"2013-12": times}}))
+        for times in (1, 2)
+    )
+    assert (first.first, first.last) == (once.first, once.last) == (twice.first, twice.last)
+    # Equal causes whose runs end well are given up as a defect of the plan.
+    assert len({first.cause, once.cause, twice.cause}) == 3
+
+
 def test_a_block_that_was_given_up_is_passed_over():
     gap = state(featured=frozenset(MONTHS) - {"2013-03", "2013-09"})
     first = next_run(DECLARATION, gap)
