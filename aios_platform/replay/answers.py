@@ -86,8 +86,11 @@ class Answers:
         }
 
     def _every(self, moment: datetime) -> tuple[str, str]:
-        """Digest of the yardstick that was newest at a moment, and what it was trained through."""
-        done = [t for t in self._progress.every if t.clock <= moment]
+        """Digest of the yardstick that was there before a moment, and its last training window.
+
+        Not one of that very moment: the loop scores a window first, and trains then.
+        """
+        done = [t for t in self._progress.every if t.clock < moment]
         if done:
             return done[-1].model_digest, done[-1].trained_through
         first = self._champions[-1]

@@ -14,6 +14,7 @@ from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.plan import split_windows
 from aios_platform.components.model_lifecycle.state import featured_keys, matured_keys
 from aios_platform.errors import LifecycleError, PromotionError
+from aios_platform.known import INSTANT
 from aios_platform.settings import settings
 
 if TYPE_CHECKING:
@@ -80,19 +81,33 @@ def assemble_matured(
     declaration, store = names.declaration, stores.artifacts
     featured = featured_keys(names, store)
     matured = [key for key in matured_keys(declaration, as_of) if key in featured]
-    usable = without_faults(names, store, matured)
+    sound = without_faults(names, store, matured)
+    usable = [key for key in sound if _has_labels(names, store, key, as_of)]
     split = split_windows(declaration, usable)
     if split is None:
         raise LifecycleError(
-            f"{names.model} has {len(usable)} matured windows with features and without a data "
-            f"fault ({len(matured) - len(usable)} have one); training needs "
-            f"{declaration.training.min_windows} and the exam {declaration.exam.windows}.",
+            f"{names.model} has {len(usable)} matured windows to learn from "
+            f"({len(matured) - len(sound)} more have a data fault, {len(sound) - len(usable)} "
+            f"too few labels); training needs {declaration.training.min_windows} and the exam "
+            f"{declaration.exam.windows}.",
             remedy=f"Score more windows first (the job '{names.job('score')}'), or lower "
             "training.min_windows.",
         )
     training, exam = ([declaration.windows.window(k) for k in keys] for keys in split)
     frames = assemble(declaration, [*training, *exam], as_of, store, stores.features)
     return frames, len(training)
+
+
+def _has_labels(names: Names, store: "ArtifactStore", key: str, as_of: "datetime") -> bool:
+    """Whether enough of a window's rows have a label that was known by a moment."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    label = names.declaration.label
+    rows = store.read(store.require(names.raw_rows, key), [label.column, label.known_at])
+    known = pc.less_equal(rows[label.known_at].cast(INSTANT), pa.scalar(as_of, INSTANT))
+    found = pc.sum(pc.and_(pc.is_valid(rows[label.column]), pc.fill_null(known, False))).as_py()
+    return bool(rows.num_rows > 0 and (found or 0) >= label.min_share * rows.num_rows)
 
 
 def train_candidate(

@@ -19,6 +19,7 @@ from aios_platform.errors import MetricError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from aios_platform.monitoring.estimation import Estimate
@@ -53,6 +54,16 @@ def measure_window(
     scored = store.require(names.predictions, window.key)
     raw = store.require(names.raw_rows, window.key)
     before = _newest_revision(names, store, window.key)
+    trained_on = reference is not None and window.key in reference.training_set.windows
+    truth = store.read(raw, [source.row_id, label.column, label.known_at])
+    if (
+        before is not None
+        and (before.predictions_digest, before.truth_digest, before.trained_on)
+        == (scored.digest, raw.digest, trained_on)
+        and _told_all(before, truth[label.known_at])
+    ):
+        write_document(names, store, PERFORMANCE, window.key, before)
+        return before
     predictions = store.read(
         scored, [source.row_id, "probability", "model_version", "prediction_time"]
     )
@@ -60,7 +71,7 @@ def measure_window(
         model=names.model,
         window=window,
         predictions=predictions,
-        truth=store.read(raw, [source.row_id, label.column, label.known_at]),
+        truth=truth,
         row_id=source.row_id,
         label=label,
         metric=gate.metric,
@@ -72,7 +83,7 @@ def measure_window(
         predictions_digest=scored.digest,
         truth_digest=raw.digest,
     )
-    if reference is not None and window.key in reference.training_set.windows:
+    if trained_on:
         result = result.model_copy(update={"trained_on": True})
     if before is not None:
         result = restate(before, result)
@@ -111,6 +122,19 @@ def estimate_record(names: Names, store: ArtifactStore) -> str:
     return (
         f"{metric} was estimated {off:.4f} off on average over {len(scores)} windows; in {inside} "
         "of them the measured value lay in the estimated interval."
+    )
+
+
+def _told_all(before: "Performance", known_at: "pa.ChunkedArray") -> bool:
+    """Whether no label of a measured window has become known since it was measured."""
+    import pyarrow.compute as pc
+
+    from aios_platform.known import INSTANT
+    from aios_platform.monitoring.performance import PerformanceStatus
+
+    newest = pc.max(known_at.cast(INSTANT)).as_py()
+    return before.status is PerformanceStatus.MEASURED and (
+        newest is None or newest <= before.as_of
     )
 
 
