@@ -12,7 +12,8 @@ import pytest
 _HOME = Path(tempfile.mkdtemp(prefix="aios-test-"))
 _HOME.chmod(0o755)
 os.environ["AIOS_HOME"] = str(_HOME)
-for _name in ("AIOS_DATABASE_URL", "AIOS_ARTIFACTS", "AIOS_API_KEY", "DAGSTER_HOME"):
+LOCATIONS = ("AIOS_DATABASE_URL", "AIOS_ARTIFACTS", "DAGSTER_HOME")
+for _name in (*LOCATIONS, "AIOS_API_KEY"):
     os.environ.pop(_name, None)
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -78,6 +79,9 @@ def own_home(tmp_path_factory) -> Iterator[Path]:
             database.database().close()
         for cached in (settings.settings, database.database, stores._feature_store):
             cached.cache_clear()
+        # A command that was called in this process exports where it works.
+        for name in LOCATIONS:
+            os.environ.pop(name, None)
 
     folder = tmp_path_factory.mktemp("home")
     for path in (folder, *folder.parents[:2]):

@@ -1,5 +1,6 @@
 """The small model in a replay, moment by moment, and its home as it was when it had gone live."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -157,6 +158,9 @@ def forget() -> None:
         database.database().close()
     for cached in (settings.settings, database.database, stores._feature_store):
         cached.cache_clear()
+    # A command that was called in this process exports where it works.
+    for name in ("AIOS_DATABASE_URL", "AIOS_ARTIFACTS", "DAGSTER_HOME"):
+        os.environ.pop(name, None)
 
 
 def stop_postgres(home: Path, how: signal.Signals = signal.SIGINT) -> None:
