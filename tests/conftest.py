@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.homes import LOCATIONS, forget
+
 # Before anything reads the settings: the suite never touches a developer's own state.
 _HOME = Path(tempfile.mkdtemp(prefix="aios-test-"))
 _HOME.chmod(0o755)
 os.environ["AIOS_HOME"] = str(_HOME)
-LOCATIONS = ("AIOS_DATABASE_URL", "AIOS_ARTIFACTS", "DAGSTER_HOME")
 for _name in (*LOCATIONS, "AIOS_API_KEY"):
     os.environ.pop(_name, None)
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
@@ -71,18 +72,6 @@ def store(tmp_path: Path):
 @pytest.fixture(scope="module")
 def own_home(tmp_path_factory) -> Iterator[Path]:
     """A home, and so a Postgres and an artifact root, of one test module's own."""
-    from aios_platform import database, settings
-    from aios_platform.resources import stores
-
-    def forget() -> None:
-        if database.database.cache_info().currsize:
-            database.database().close()
-        for cached in (settings.settings, database.database, stores._feature_store):
-            cached.cache_clear()
-        # A command that was called in this process exports where it works.
-        for name in LOCATIONS:
-            os.environ.pop(name, None)
-
     folder = tmp_path_factory.mktemp("home")
     for path in (folder, *folder.parents[:2]):
         path.chmod(0o755)

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from aios_platform.components.model_lifecycle.jobs import RANGE_END_TAG, RANGE_START_TAG
+from aios_platform.components.model_lifecycle.jobs import (
+    PARTITION_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+)
 from aios_platform.components.model_lifecycle.liveness import end_dead_runs, plan_lock
 from aios_platform.components.model_lifecycle.names import (
     AS_OF_TAG,
@@ -24,7 +28,6 @@ from aios_platform.replay.progress import Progress, RunDone
 if TYPE_CHECKING:
     from aios_platform.database import Database
 
-PARTITION_TAG = "dagster/partition"
 TRAINING_STEPS = ("training_set", "candidate")
 
 

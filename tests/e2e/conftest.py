@@ -12,6 +12,7 @@ import pytest
 from aios_platform.resources.stores import Stores
 from tests.e2e import replaying, small_flights
 from tests.e2e.replaying import Grown, Replaying, small
+from tests.homes import forget
 
 
 @pytest.fixture(autouse=True)
@@ -24,14 +25,14 @@ def _deliveries_as_they_are() -> Iterator[None]:
 def _at(home: Path) -> Iterator[None]:
     """Live in a home, without Evidently's pages, which cost as much as the rest of a window."""
     before = os.environ["AIOS_HOME"]
-    replaying.forget()
+    forget()
     os.environ["AIOS_HOME"] = str(home)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("aios_platform.monitoring.report.drift_page", lambda **_: None)
             yield
     finally:
-        replaying.forget()
+        forget()
         os.environ["AIOS_HOME"] = before
 
 

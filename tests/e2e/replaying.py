@@ -1,6 +1,5 @@
 """The small model in a replay, moment by moment, and its home as it was when it had gone live."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from aios_platform.replay.progress import Progress, read_progress
 from aios_platform.replay.results import results
 from aios_platform.resources.stores import Stores
 from tests.e2e import small_flights
+from tests.homes import forget
 
 FIRST, LAST = "2013-04", "2013-06"
 LENIENT = {
@@ -147,20 +147,6 @@ class Grown:
     instance: dg.DagsterInstance
     found: Replay
     runs: int
-
-
-def forget() -> None:
-    """Close what this process holds of its home."""
-    from aios_platform import database, settings
-    from aios_platform.resources import stores
-
-    if database.database.cache_info().currsize:
-        database.database().close()
-    for cached in (settings.settings, database.database, stores._feature_store):
-        cached.cache_clear()
-    # A command that was called in this process exports where it works.
-    for name in ("AIOS_DATABASE_URL", "AIOS_ARTIFACTS", "DAGSTER_HOME"):
-        os.environ.pop(name, None)
 
 
 def stop_postgres(home: Path, how: signal.Signals = signal.SIGINT) -> None:

@@ -71,7 +71,8 @@ def plan_backfill(
         DatabaseUnavailable: The ledger cannot be read.
     """
     keys = _keys(names, first, last)
-    absent = [key for key in keys if key not in featured_keys(names, store)]
+    featured = featured_keys(names, store)
+    absent = [key for key in keys if key not in featured]
     if absent:
         raise LifecycleError(
             f"{_some(absent)} of {names.model} have no features to score.",

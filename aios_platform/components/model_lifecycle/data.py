@@ -11,6 +11,7 @@ from aios_platform.components.model_lifecycle.jobs import partitions_of
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.spans import (
     clock_of,
+    delivered_windows,
     is_planned,
     past_clock,
     span,
@@ -110,7 +111,7 @@ def data_assets(names: Names) -> list[dg.AssetsDefinition]:
             made += [f"{key} did not come" for key in missing]
         for key, why in missing.items():
             context.log.info(f"{key}: {why}")
-        if checked or _there(names, store, context):
+        if delivered_windows(context, names, store):
             yield dg.MaterializeResult(
                 metadata={
                     "summary": f"{span(context)}: {rows:,} rows, {quarantined:,} quarantined",
@@ -128,7 +129,3 @@ def data_assets(names: Names) -> list[dg.AssetsDefinition]:
         )
 
     return [raw]
-
-
-def _there(names: Names, store: Any, context: dg.AssetExecutionContext) -> bool:
-    return any(store.current(names.raw_rows, key) for key in context.partition_keys)

@@ -72,14 +72,15 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
     ) -> Iterator[Any]:
         store, found = artifacts.open(), []
         clock = clock_of(context)
-        if not scored_windows(context, names, store):
+        windows = scored_windows(context, names, store)
+        if not windows:
             context.log.info("Nothing was predicted for these windows.")
             yield _labels_complete(names, [])
             return
         with stage(names.model, "performance", span(context)) as made:
             references = References(names, store, ledger.open())
             matured = matured_keys(declaration, clock)
-            for window in scored_windows(context, names, store):
+            for window in windows:
                 reference = references.of(window.key)
                 result = measure_window(names, store, window, clock, reference)
                 found.append(result)
@@ -189,11 +190,12 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, artifacts: Artifacts, ledger: Ledger
     ) -> Iterator[Any]:
         store, texts = artifacts.open(), []
-        if not scored_windows(context, names, store):
+        windows = scored_windows(context, names, store)
+        if not windows:
             return
         with stage(names.model, "retrain_decision", span(context)) as made:
             past = past_clock(context) is not None
-            for window in scored_windows(context, names, store):
+            for window in windows:
                 with acting_for(context.run):
                     decision = decide_on(
                         names, store, ledger.open(), window, clock_of(context), past=past
