@@ -27,6 +27,12 @@ The tree::
     │   └── WaiverError          a waiver that may not be granted
     ├── ScoringError             a window could not be scored
     ├── MetricError              labels and scores from which no metric can be computed
+    ├── ServingError             the gateway cannot serve
+    │   ├── RequestRefused       a request does not fit its contract, or may not be made
+    │   ├── Overloaded           more is asked than can be answered; try again later
+    │   ├── DeadlineExceeded     an answer would come too late, and was not computed
+    │   └── VersionUnusable      a model version cannot be brought to traffic
+    ├── RolloutError             a rollout cannot be started, changed or carried out
     ├── AlertError               an output did not take an alert, or there is no such alert
     └── LifecycleError           a stage was asked for before what it needs exists
 
@@ -149,6 +155,50 @@ class ScoringError(AiosError):
 
 class MetricError(AiosError):
     """Labels and scores from which no metric can be computed."""
+
+
+class ServingError(AiosError):
+    """The gateway cannot serve."""
+
+
+class RequestRefused(ServingError):
+    """A request does not fit its contract, or may not be made.
+
+    Args:
+        what: What is wrong with it.
+        code: Stable code of the problem (`docs/serving.md` lists them).
+        remedy: What the caller can do.
+    """
+
+    def __init__(self, what: str, *, code: str = "invalid_request", remedy: str = "") -> None:
+        super().__init__(what, remedy=remedy)
+        self.code = code
+
+
+class Overloaded(ServingError):
+    """More is asked than can be answered; the caller tries again later.
+
+    Args:
+        what: What is full.
+        retry_after: Seconds after which trying again makes sense.
+        remedy: What the caller can do.
+    """
+
+    def __init__(self, what: str, *, retry_after: float = 1.0, remedy: str = "") -> None:
+        super().__init__(what, remedy=remedy or "Try again later.")
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(ServingError):
+    """An answer would come too late, and was not computed."""
+
+
+class VersionUnusable(ServingError):
+    """A model version cannot be brought to traffic; the one before keeps serving."""
+
+
+class RolloutError(AiosError):
+    """A rollout cannot be started, changed or carried out."""
 
 
 class AlertError(AiosError):

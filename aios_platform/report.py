@@ -10,13 +10,14 @@ from rich.table import Table
 
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.state import RETRAIN_DECISION, VERDICT, read_state
+from aios_platform.components.model_lifecycle.state import VERDICT, read_state
 from aios_platform.contracts.decisions import Champion, RetrainDecision, Verdict
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.database import Database
 from aios_platform.ledger.approvals import requests
 from aios_platform.ledger.champions import champion_of
 from aios_platform.ledger.entries import entries
+from aios_platform.ledger.health import RETRAIN_DECISION
 from aios_platform.settings import settings
 
 if TYPE_CHECKING:

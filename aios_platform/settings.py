@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     feature_repo: Path = Field(
         default=PROJECT_ROOT / "feature_repo", description="Folder of the Feast repository."
     )
+    defs: Path = Field(
+        default=PROJECT_ROOT / "aios_platform" / "defs",
+        description="Folder of the declarations that the gateway serves.",
+    )
     log_level: str = Field(default="INFO", description="Level of the platform's own log lines.")
     mlflow_url: str = Field(
         default="http://127.0.0.1:5000", description="Where `aios ui` serves MLflow's pages."

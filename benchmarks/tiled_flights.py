@@ -26,9 +26,10 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from aios_platform.components.model_lifecycle.discovery import DEFS, parse
+from aios_platform.components.model_lifecycle.discovery import DEFS
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.contracts.windows import Window
+from aios_platform.declarations import parse
 from aios_platform.defs.flight_delay import source
 
 FOLDER = DEFS / "flight_delay"

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from aios_platform.contracts.record import Record
+from aios_platform.contracts.record import Record, digest_of
 
 
 class DatasetVersion(Record):
@@ -58,3 +58,39 @@ class FeatureSchema(Record):
     def names(self) -> tuple[str, ...]:
         """Names of all inputs, in order."""
         return tuple(f.name for f in self.fields)
+
+
+class TrainingSet(Record):
+    """A pinned training set and the exam that goes with it: versions, not copies, of windows."""
+
+    frames: tuple[DatasetVersion, ...]
+    exam: tuple[DatasetVersion, ...]
+    features: FeatureSchema
+    service_digest: str
+    as_of: str
+    cells_replayed: int = Field(ge=0, description="Cells that the leakage check compared.")
+    sample: float | None = Field(
+        default=None, gt=0, lt=1, description="Share of the training rows taken; None: all."
+    )
+
+    @property
+    def windows(self) -> tuple[str, ...]:
+        """Keys of the training windows, oldest first."""
+        return tuple(frame.key for frame in self.frames)
+
+    @property
+    def exam_windows(self) -> tuple[str, ...]:
+        """Keys of the exam's windows, oldest first."""
+        return tuple(frame.key for frame in self.exam)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the training windows, those without a label included."""
+        return sum(frame.rows for frame in self.frames)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the digests of the training windows, whose labels are cut at `as_of`."""
+        frames = [[f.key, f.digest] for f in self.frames]
+        # In the digest, so that a model of a sample can never pass for one of all rows.
+        return digest_of(frames if self.sample is None else [frames, self.sample])

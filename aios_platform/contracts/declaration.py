@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from aios_platform.contracts.policy import Gate, Share
 from aios_platform.contracts.record import Record, nearest
+from aios_platform.contracts.serving import Serving
 from aios_platform.contracts.surveillance import Monitoring, Retrain
 from aios_platform.contracts.windows import WindowSchedule
 
@@ -289,6 +290,7 @@ class ModelDeclaration(Record):
     gate: Gate = Field(default=Gate(), description="When a candidate may become champion.")
     monitoring: Monitoring = Field(default=Monitoring(), description="What is watched.")
     retrain: Retrain = Field(default=Retrain(), description="When to train again.")
+    serving: Serving = Field(default=Serving(), description="How it answers in real time.")
 
     @field_validator("owner")
     @classmethod
@@ -321,6 +323,7 @@ class ModelDeclaration(Record):
                 f"{columns[self.label.known_at].type}; expected timestamp"
             )
         self.gate.check_task(self.task)
+        self.serving.check_inputs(frozenset(columns))
         leaked = {self.label.column, self.label.known_at} & set(self.features.request)
         if leaked:
             raise ValueError(f"features.request contains the label's own column {sorted(leaked)}")

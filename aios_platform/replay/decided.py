@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.state import RETRAIN_DECISION, VERDICT
+from aios_platform.components.model_lifecycle.state import VERDICT
 from aios_platform.contracts.decisions import RetrainDecision, Verdict
 from aios_platform.contracts.replays import DecisionSummary, TrainingSummary
 from aios_platform.ledger.entries import LedgerEntry
+from aios_platform.ledger.health import RETRAIN_DECISION
 from aios_platform.metrics import gain
 from aios_platform.replay.progress import Progress
 

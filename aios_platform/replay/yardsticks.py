@@ -14,8 +14,8 @@ from aios_platform.components.model_lifecycle.candidates import (
     assemble_matured,
     training_frame,
 )
-from aios_platform.components.model_lifecycle.handoff import TrainingSet
 from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.contracts.datasets import TrainingSet
 from aios_platform.ledger.entries import entries
 from aios_platform.replay.progress import EveryTraining
 from aios_platform.settings import settings

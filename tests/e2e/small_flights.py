@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 import yaml
 
 from aios_platform.components.model_lifecycle.component import lifecycle_definitions
-from aios_platform.components.model_lifecycle.discovery import DEFS, parse
+from aios_platform.components.model_lifecycle.discovery import DEFS
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.contracts.windows import Window
+from aios_platform.declarations import parse
 from aios_platform.defs.flight_delay import source
 from aios_platform.errors import WindowNotDelivered
 

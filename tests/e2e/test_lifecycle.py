@@ -87,7 +87,7 @@ def test_every_row_of_every_scored_window_has_one_prediction_of_the_champion(lif
 
 
 def test_a_model_version_can_be_followed_to_its_rows(life, database):
-    from aios_platform.components.model_lifecycle.handoff import recall
+    from aios_platform.features.pinned_sets import recall
 
     champion = champion_of(database, life.names.model)
     pinned = recall(life.store, life.names.model, champion.training_set_digest)

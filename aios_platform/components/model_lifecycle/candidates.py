@@ -4,16 +4,13 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from aios_platform.components.model_lifecycle.faults import without_faults
-from aios_platform.components.model_lifecycle.handoff import (
-    Candidate,
-    TrainingSet,
-    recall,
-    remember,
-)
+from aios_platform.components.model_lifecycle.handoff import Candidate
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.plan import split_windows
 from aios_platform.components.model_lifecycle.state import featured_keys, matured_keys
+from aios_platform.contracts.datasets import TrainingSet
 from aios_platform.errors import LifecycleError, PromotionError
+from aios_platform.features.pinned_sets import recall, remember
 from aios_platform.known import INSTANT
 from aios_platform.settings import settings
 

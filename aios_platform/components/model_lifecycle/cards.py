@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.state import MOST_ROWS, VERDICT
+from aios_platform.components.model_lifecycle.state import VERDICT
 from aios_platform.errors import LifecycleError
+from aios_platform.ledger.health import MOST_ROWS
 
 if TYPE_CHECKING:
     from aios_platform.resources.stores import Stores

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aios_platform.components.model_lifecycle.alias import reconcile
 from aios_platform.components.model_lifecycle.handoff import Judged
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.state import MOST_ROWS, VERDICT, VOID
+from aios_platform.components.model_lifecycle.state import VERDICT, VOID
 from aios_platform.contracts.decisions import ApprovalRequest, Champion, Decision, Verdict
 from aios_platform.contracts.policy import Approval
 from aios_platform.contracts.record import Record
@@ -23,6 +23,7 @@ from aios_platform.errors import (
     DatabaseUnavailable,
     RegistryError,
 )
+from aios_platform.ledger.health import MOST_ROWS
 
 if TYPE_CHECKING:
     from aios_platform.resources.stores import Stores

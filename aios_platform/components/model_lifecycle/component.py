@@ -10,7 +10,6 @@ from pydantic import BaseModel
 
 from aios_platform.components.model_lifecycle.approvals import approval_job
 from aios_platform.components.model_lifecycle.data import data_assets
-from aios_platform.components.model_lifecycle.discovery import parse
 from aios_platform.components.model_lifecycle.features import feature_assets
 from aios_platform.components.model_lifecycle.freshness import freshness_sensor
 from aios_platform.components.model_lifecycle.inference import inference_assets
@@ -22,6 +21,7 @@ from aios_platform.components.model_lifecycle.sensors import schedules_of, senso
 from aios_platform.components.model_lifecycle.training import training_assets
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.record import nearest
+from aios_platform.declarations import parse
 from aios_platform.errors import DeclarationError
 from aios_platform.settings import settings
 

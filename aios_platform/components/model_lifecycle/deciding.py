@@ -7,14 +7,11 @@ from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.alarms import alarm, calm
 from aios_platform.components.model_lifecycle.documents import as_json, find_document, read_document
 from aios_platform.components.model_lifecycle.faults import search_faults
-from aios_platform.components.model_lifecycle.handoff import recall
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.observations import EARLIER
 from aios_platform.components.model_lifecycle.scorers import scorer_of
 from aios_platform.components.model_lifecycle.state import (
     GAVE_UP,
-    MOST_ROWS,
-    RETRAIN_DECISION,
     VERDICT,
     decision_cause,
     matured_keys,
@@ -23,8 +20,10 @@ from aios_platform.contracts.alerts import AlertKind
 from aios_platform.contracts.decisions import Champion, RetrainDecision, Verdict
 from aios_platform.contracts.windows import Window
 from aios_platform.database import Database
+from aios_platform.features.pinned_sets import recall
 from aios_platform.ledger.champions import champion_of
 from aios_platform.ledger.entries import append, entries, payload_of
+from aios_platform.ledger.health import MOST_ROWS, RETRAIN_DECISION
 
 if TYPE_CHECKING:
     from aios_platform.monitoring.performance import Performance

@@ -3,17 +3,13 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import yaml
-from pydantic import ValidationError
-
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.record import nearest
+from aios_platform.declarations import declarations
 from aios_platform.errors import DeclarationError
 from aios_platform.settings import PROJECT_ROOT, settings
 
 DEFS = Path(__file__).resolve().parents[2] / "defs"
-COMPONENT = "aios_platform.components.ModelLifecycle"
 
 
 def declared_models(folder: Path = DEFS) -> dict[str, Names]:
@@ -22,13 +18,10 @@ def declared_models(folder: Path = DEFS) -> dict[str, Names]:
     Raises:
         DeclarationError: A declaration is wrong.
     """
-    found: dict[str, Names] = {}
-    for path in sorted(folder.glob("**/defs.yaml")):
-        for document in yaml.safe_load_all(path.read_text()):
-            if isinstance(document, dict) and document.get("type") == COMPONENT:
-                declaration = parse(document.get("attributes") or {}, path)
-                found[declaration.name] = Names(declaration, path.parent)
-    return found
+    return {
+        name: Names(declaration, place)
+        for name, (declaration, place) in declarations(folder).items()
+    }
 
 
 def declared_model(name: str, folder: Path = DEFS) -> Names:
@@ -65,22 +58,3 @@ def affected_models(paths: Iterable[str], models: Mapping[str, Names]) -> list[s
         for name, names in models.items()
         if any(path.is_relative_to(names.folder.resolve()) for path in changed)
     )
-
-
-def parse(attributes: object, path: Path) -> ModelDeclaration:
-    """Validate the attributes of a `defs.yaml`.
-
-    Raises:
-        DeclarationError: With every wrong field, what was expected, and where.
-    """
-    try:
-        return ModelDeclaration.model_validate(attributes)
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in problem['loc']) or 'attributes'}: "
-            f"{problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors()
-        ]
-        raise DeclarationError(
-            f"{path}: " + "; ".join(problems), remedy="docs/declaration.md describes every field."
-        ) from None

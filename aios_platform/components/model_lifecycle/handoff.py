@@ -10,46 +10,10 @@ import dagster as dg
 from pydantic import Field
 
 from aios_platform.artifacts import ArtifactStore
-from aios_platform.contracts.datasets import DatasetVersion, FeatureSchema
+from aios_platform.contracts.datasets import TrainingSet
 from aios_platform.contracts.decisions import Verdict
-from aios_platform.contracts.record import Record, digest_of
-from aios_platform.errors import ArtifactMissing, LifecycleError
-
-
-class TrainingSet(Record):
-    """A pinned training set and the exam that goes with it: versions, not copies, of windows."""
-
-    frames: tuple[DatasetVersion, ...]
-    exam: tuple[DatasetVersion, ...]
-    features: FeatureSchema
-    service_digest: str
-    as_of: str
-    cells_replayed: int = Field(ge=0, description="Cells that the leakage check compared.")
-    sample: float | None = Field(
-        default=None, gt=0, lt=1, description="Share of the training rows taken; None: all."
-    )
-
-    @property
-    def windows(self) -> tuple[str, ...]:
-        """Keys of the training windows, oldest first."""
-        return tuple(frame.key for frame in self.frames)
-
-    @property
-    def exam_windows(self) -> tuple[str, ...]:
-        """Keys of the exam's windows, oldest first."""
-        return tuple(frame.key for frame in self.exam)
-
-    @property
-    def rows(self) -> int:
-        """Rows of the training windows, those without a label included."""
-        return sum(frame.rows for frame in self.frames)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the digests of the training windows, whose labels are cut at `as_of`."""
-        frames = [[f.key, f.digest] for f in self.frames]
-        # In the digest, so that a model of a sample can never pass for one of all rows.
-        return digest_of(frames if self.sample is None else [frames, self.sample])
+from aios_platform.contracts.record import Record
+from aios_platform.errors import LifecycleError
 
 
 class Candidate(Record):
@@ -103,32 +67,6 @@ def take(store: ArtifactStore, context: dg.AssetExecutionContext, name: str, kin
         remedy="Launch the whole retrain job, or re-execute a failed one from its failure; an "
         "asset never takes the newest record of some other run.",
     )
-
-
-def remember(store: ArtifactStore, model: str, record: TrainingSet) -> None:
-    """Keep a pinned training set under its digest, for whoever holds a version trained on it."""
-    store.write_named(
-        _training_set(model, record.digest), record.model_dump_json(indent=1).encode()
-    )
-
-
-def recall(store: ArtifactStore, model: str, digest: str) -> TrainingSet:
-    """The pinned training set of this digest.
-
-    Raises:
-        ArtifactMissing: It was never kept, or is gone.
-    """
-    content = store.read_named(_training_set(model, digest))
-    if content is None:
-        raise ArtifactMissing(
-            f"The training set {digest[:12]} of {model} is not in the artifact root.",
-            remedy="Restore the artifact root from a backup.",
-        )
-    return TrainingSet.model_validate_json(content)
-
-
-def _training_set(model: str, digest: str) -> str:
-    return f"training_sets/{model}/{digest}.json"
 
 
 def _name(run_id: str, name: str) -> str:

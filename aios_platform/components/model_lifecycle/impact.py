@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from aios_platform.components.model_lifecycle.handoff import recall
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.contracts.record import Record, nearest
 from aios_platform.errors import FeatureError
+from aios_platform.features.pinned_sets import recall
 
 if TYPE_CHECKING:
     from aios_platform.resources.stores import Stores

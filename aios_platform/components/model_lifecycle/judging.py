@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from aios_platform.components.model_lifecycle.evidence import collect
 from aios_platform.components.model_lifecycle.faults import without_faults
-from aios_platform.components.model_lifecycle.handoff import Candidate, Judged, recall
+from aios_platform.components.model_lifecycle.handoff import Candidate, Judged
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.state import VERDICT, featured_keys, matured_keys
 from aios_platform.contracts.datasets import DatasetVersion
 from aios_platform.contracts.decisions import Champion, Verdict
 from aios_platform.errors import AiosError, DatabaseUnavailable, RegistryError, ScoringError
+from aios_platform.features.pinned_sets import recall
 
 if TYPE_CHECKING:
     import pyarrow as pa

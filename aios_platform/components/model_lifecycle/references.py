@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.documents import as_json
-from aios_platform.components.model_lifecycle.handoff import TrainingSet, recall
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.scorers import scorer_of
-from aios_platform.contracts.datasets import FeatureSchema
+from aios_platform.contracts.datasets import FeatureSchema, TrainingSet
 from aios_platform.contracts.decisions import Champion
 from aios_platform.contracts.windows import Every
 from aios_platform.errors import MetricError
+from aios_platform.features.pinned_sets import recall
 
 if TYPE_CHECKING:
     import pyarrow as pa

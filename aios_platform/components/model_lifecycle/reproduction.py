@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from aios_platform.components.model_lifecycle.candidates import training_frame
-from aios_platform.components.model_lifecycle.handoff import TrainingSet, recall
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.contracts.datasets import DatasetVersion
+from aios_platform.contracts.datasets import DatasetVersion, TrainingSet
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.models import Provenance
 from aios_platform.contracts.record import Record
 from aios_platform.errors import AiosError, DatabaseUnavailable, StoreError
+from aios_platform.features.pinned_sets import recall
 
 if TYPE_CHECKING:
     import pyarrow as pa

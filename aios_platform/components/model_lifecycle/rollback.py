@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aios_platform.components.model_lifecycle.carrying_out import follow
-from aios_platform.components.model_lifecycle.handoff import recall
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.state import MOST_ROWS, RETRAIN_DECISION
 from aios_platform.contracts.decisions import Champion
 from aios_platform.database import Database
 from aios_platform.errors import PromotionError, ScoringError
+from aios_platform.features.pinned_sets import recall
+from aios_platform.ledger.health import ROLLBACK, healthy
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROLLBACK = "rollback"
 SAMPLE_ROWS = 500
 
 
@@ -90,33 +89,6 @@ def roll_back(names: Names, stores: "Stores", *, reason: str, to: str | None = N
         rows,
         f"Version {champion.version} is live again, instead of {live.version}.{note}",
     )
-
-
-def healthy(database: Database, model: str, history: list[Champion]) -> list[Champion]:
-    """Earlier champions that nothing on the ledger speaks against, newest first.
-
-    A version is out when it was judged degraded in production, or somebody rolled back from it.
-
-    Args:
-        database: Where the ledger lives.
-        model: Name of the model.
-        history: Its champions, newest first.
-    """
-    from aios_platform.ledger.entries import entries
-
-    decisions = entries(database, subject=model, kind=RETRAIN_DECISION, limit=MOST_ROWS)
-    degraded = {
-        str(row.payload["version"])
-        for row in decisions
-        if row.payload["decision"]["cause"] == "degradation"
-    }
-    rollbacks = entries(database, subject=model, kind=ROLLBACK, limit=MOST_ROWS)
-    left = {str(row.payload["previous"]) for row in rollbacks}
-    found: dict[str, Champion] = {}
-    for champion in history[1:]:
-        if champion.version not in degraded | left | {history[0].version}:
-            found.setdefault(champion.version, champion)
-    return list(found.values())
 
 
 def try_out(names: Names, champion: Champion, stores: "Stores") -> int:

@@ -13,13 +13,11 @@ from aios_platform.database import Database
 from aios_platform.ledger.approvals import requests
 from aios_platform.ledger.champions import champion_of
 from aios_platform.ledger.entries import LedgerEntry, entries
+from aios_platform.ledger.health import MOST_ROWS, RETRAIN_DECISION
 
 VERDICT = "verdict"
-RETRAIN_DECISION = "retrain_decision"
 VOID = "approval_void"
 GAVE_UP = "gave_up"
-# More rows than a model writes in decades of monthly windows.
-MOST_ROWS = 10_000
 
 
 def matured_keys(declaration: ModelDeclaration, as_of: datetime) -> list[str]:

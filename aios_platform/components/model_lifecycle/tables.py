@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from aios_platform.components.model_lifecycle.state import RETRAIN_DECISION
 from aios_platform.contracts.decisions import RetrainDecision
 from aios_platform.ledger.entries import entries
+from aios_platform.ledger.health import RETRAIN_DECISION
 
 if TYPE_CHECKING:
     from aios_platform.database import Database

@@ -3,10 +3,11 @@
 import dagster as dg
 
 from aios_platform.components.model_lifecycle.candidates import pin_training_set, train_candidate
-from aios_platform.components.model_lifecycle.handoff import TrainingSet, hand_on, take
+from aios_platform.components.model_lifecycle.handoff import hand_on, take
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.principals import acting_for
 from aios_platform.components.model_lifecycle.spans import clock_of
+from aios_platform.contracts.datasets import TrainingSet
 from aios_platform.resources.stores import Artifacts, Stores
 from aios_platform.settings import settings
 from aios_platform.telemetry import stage

@@ -10,12 +10,12 @@ from pathlib import Path
 import dagster as dg
 
 from aios_platform.components.model_lifecycle import asking, liveness, state
-from aios_platform.components.model_lifecycle.discovery import parse
 from aios_platform.components.model_lifecycle.liveness import living_executor
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.plan import Job, LifecycleState
 from aios_platform.components.model_lifecycle.sensors import sensors_of
 from aios_platform.database import Database
+from aios_platform.declarations import parse
 from aios_platform.registry import backend
 from aios_platform.resources.stores import Artifacts, Ledger
 from tests.e2e import small_flights

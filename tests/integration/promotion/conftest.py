@@ -79,7 +79,7 @@ class Home:
     def train(self, seed: int, *, sample: float | None = None) -> str:
         """A version with this seed, on the first champion's training set; trained once."""
         from aios_platform.components.model_lifecycle.candidates import train_candidate
-        from aios_platform.components.model_lifecycle.handoff import recall, remember
+        from aios_platform.features.pinned_sets import recall, remember
 
         if (seed, sample) not in self.versions:
             digest = self.rows("candidate")[-1].payload["training_set_digest"]

@@ -17,7 +17,7 @@ import sqlalchemy
 
 from aios_platform.components.model_lifecycle.carrying_out import Status, carry_out
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.components.model_lifecycle.rollback import healthy, try_out
+from aios_platform.components.model_lifecycle.rollback import try_out
 from aios_platform.contracts.decisions import Decision, Outcome
 from aios_platform.errors import (
     AccessDenied,
@@ -30,6 +30,7 @@ from aios_platform.errors import (
     RegistryError,
     ScoringError,
 )
+from aios_platform.ledger.health import healthy
 from aios_platform.resources.stores import Artifacts, Ledger, Registry
 from aios_platform.settings import PROJECT_ROOT, settings
 from tests.integration.promotion.conftest import AS_OF, small
@@ -304,7 +305,7 @@ def test_a_damaged_champion_leaves_the_verdict_open(home, aios):
 
 
 def test_a_champion_of_another_feature_service_cannot_be_compared(home):
-    from aios_platform.components.model_lifecycle.handoff import recall, remember
+    from aios_platform.features.pinned_sets import recall, remember
 
     live, version = home.champion(), home.spare()
     record = recall(home.stores.artifacts, home.names.model, live.training_set_digest)

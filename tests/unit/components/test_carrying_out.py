@@ -7,9 +7,9 @@ import pytest
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle import carrying_out
 from aios_platform.components.model_lifecycle.carrying_out import Status, carry_out
-from aios_platform.components.model_lifecycle.handoff import Candidate, Judged, TrainingSet
+from aios_platform.components.model_lifecycle.handoff import Candidate, Judged
 from aios_platform.components.model_lifecycle.names import Names
-from aios_platform.contracts.datasets import FeatureSchema
+from aios_platform.contracts.datasets import FeatureSchema, TrainingSet
 from aios_platform.contracts.decisions import Decision
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.ledger.approvals import requests

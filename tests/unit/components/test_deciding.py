@@ -58,8 +58,8 @@ def write_verdict(own_database, names):
 @pytest.fixture
 def watched(own_database, names, store, write_verdict):
     """A champion trained through 2013-09, and a way to decide on a window of its."""
-    from aios_platform.components.model_lifecycle.handoff import TrainingSet, remember
-    from aios_platform.contracts.datasets import FeatureSchema
+    from aios_platform.contracts.datasets import FeatureSchema, TrainingSet
+    from aios_platform.features.pinned_sets import remember
 
     frame = store.write("flight_delay/training_frame", "2013-09", pa.table({"x": range(5000)}))
     record = TrainingSet(
