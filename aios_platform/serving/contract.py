@@ -1,0 +1,270 @@
+"""What callers send: typed rows derived from the declaration and the feature service.
+
+A row is a tuple in the order of `InputContract.names`: numericals that the model takes from the
+request, its categoricals, then what only the features need, the prediction time, the row's id.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from aios_platform.contracts.datasets import FeatureSchema, FieldKind
+from aios_platform.contracts.declaration import Column, ColumnType, ModelDeclaration
+from aios_platform.contracts.serving import EarlierContract
+from aios_platform.errors import RequestRefused
+
+# Beyond it a number is infinite in the model's precision.
+FLOAT32_MAX = 3.4028234e38
+INT_MAX = 2.0**62
+TEXT_MAX = 1024
+KINDS = {
+    ColumnType.STRING: "string",
+    ColumnType.INT: "int",
+    ColumnType.FLOAT: "float",
+    ColumnType.BOOL: "bool",
+    ColumnType.TIMESTAMP: "timestamp",
+}
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One value that a caller sends.
+
+    Args:
+        name: Its name.
+        kind: string, int, float, bool or timestamp (ISO 8601 with an offset).
+        nullable: Whether null is a value of it.
+        optional: Whether it may be left out.
+        column: The declared column with its bounds; None: only the features need it.
+    """
+
+    name: str
+    kind: str
+    nullable: bool = False
+    optional: bool = False
+    column: Column | None = None
+
+    @property
+    def type(self) -> Any:
+        """The type that msgspec checks."""
+        low = self.column.min if self.column else None
+        high = self.column.max if self.column else None
+        kind: Any
+        if self.kind in ("float", "int"):
+            most = FLOAT32_MAX if self.kind == "float" else INT_MAX
+            least = max(-most, -most if low is None else low)
+            most = min(most, most if high is None else high)
+            whole = self.kind == "int"
+            bounds = msgspec.Meta(
+                ge=math.ceil(least) if whole else least, le=math.floor(most) if whole else most
+            )
+            kind = Annotated[int if whole else float, bounds]
+        elif self.kind == "bool":
+            kind = bool
+        elif self.kind == "timestamp":
+            kind = Annotated[datetime, msgspec.Meta(tz=True)]
+        else:
+            kind = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
+            if self.column is not None and self.column.values:
+                kind = Literal[tuple(self.column.values)]  # type: ignore[misc]
+        return kind | None if self.nullable or self.optional else kind
+
+    @property
+    def marks(self) -> int:
+        """Quotation marks that its name and a value of it take in JSON."""
+        return 4 if self.kind in ("string", "timestamp") else 2
+
+
+class InputContract:
+    """One version of what callers send for one model.
+
+    Args:
+        inputs: In the order of a row.
+        numerical: How many of the first inputs are numericals that the model takes.
+        categorical: How many after them are categoricals that the model takes.
+        moment: Name of the input that is the prediction time; None: there is none.
+        row_id: Name of the input that names the row.
+        version: Number of the contract.
+        earlier: How an earlier contract maps to the newest; None: this is the newest.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[Input],
+        *,
+        numerical: int,
+        categorical: int,
+        moment: str | None,
+        row_id: str,
+        version: int,
+        earlier: EarlierContract | None = None,
+    ) -> None:
+        self.inputs = tuple(inputs)
+        self.names = tuple(entry.name for entry in inputs)
+        self.places: Mapping[str, int] = {name: place for place, name in enumerate(self.names)}
+        self.numerical, self.categorical = numerical, categorical
+        self.moment = self.places[moment] if moment is not None else None
+        self.row_id = self.places[row_id]
+        self.version = version
+        self.earlier = earlier
+        renamed = {new: old for old, new in earlier.rename.items()} if earlier else {}
+        filled = dict(earlier.defaults) if earlier else {}
+        self.sent = tuple(
+            Input(renamed.get(e.name, e.name), e.kind, e.nullable, e.optional, e.column)
+            for e in inputs
+            if e.name not in filled
+        )
+        self._filled = [filled.get(name) for name in self.names]
+        self._given = [place for place, e in enumerate(inputs) if e.name not in filled]
+        self._plain = not filled
+        self._marks = [e.marks for e in self.sent]
+        self._all_marks = sum(self._marks)
+        fields = [(e.name, e.type, None) if e.optional else (e.name, e.type) for e in self.sent]
+        self.row_type = msgspec.defstruct(
+            "Row", fields, kw_only=True, forbid_unknown_fields=True, gc=False
+        )
+        rows: Any = list[self.row_type]  # type: ignore[name-defined]
+        self.envelope = msgspec.defstruct(
+            "PredictRequest",
+            [
+                ("instance", self.row_type | msgspec.UnsetType, msgspec.UNSET),
+                ("instances", rows | msgspec.UnsetType, msgspec.UNSET),
+            ],
+            kw_only=True,
+            forbid_unknown_fields=True,
+        )
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(self.envelope).decode
+
+    def decode(self, body: bytes) -> tuple[list[Row], bool]:
+        """The rows of a JSON body, and whether it was a single `instance`.
+
+        Raises:
+            RequestRefused: It is not JSON, or not what the contract says.
+        """
+        try:
+            found = self._decode(body)
+        except msgspec.ValidationError as error:
+            raise RequestRefused(
+                f"The request does not fit contract {self.version}: {error}.",
+                code="invalid_input",
+                remedy="The model's OpenAPI document describes its inputs.",
+            ) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestRefused(
+                f"The body is not JSON: {str(error)[:200]}.",
+                code="malformed_body",
+                remedy="Send JSON in UTF-8, without NaN or Infinity.",
+            ) from None
+        single = found.instance is not msgspec.UNSET
+        if single is (found.instances is not msgspec.UNSET):
+            raise RequestRefused(
+                "The request must hold either 'instance' or 'instances'.", code="invalid_input"
+            )
+        structs = [found.instance] if single else found.instances
+        if not structs:
+            raise RequestRefused("The request holds no rows.", code="invalid_input")
+        rows = [msgspec.structs.astuple(struct) for struct in structs]
+        if body.count(b'"') != self._quotes(rows):
+            refuse_repeats(body)
+        return (rows if self._plain else [self._whole(row) for row in rows]), single
+
+    def _quotes(self, rows: list[Row]) -> int:
+        """Least quotation marks of a body with these rows.
+
+        So many are there when no key comes twice, nothing is escaped and no null is written out;
+        a body with more is looked at again, slowly.
+        """
+        marks = 2 + self._all_marks * len(rows)
+        for row in rows:
+            if None in row:
+                for place, value in enumerate(row):
+                    if value is None:
+                        marks -= self._marks[place]
+        return marks
+
+    def _whole(self, row: Row) -> Row:
+        whole = list(self._filled)
+        for place, value in zip(self._given, row, strict=True):
+            whole[place] = value
+        return tuple(whole)
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema (2020-12) of the body, its parts under `$defs`."""
+        (ref,), parts = msgspec.json.schema_components(
+            [self.envelope], ref_template="#/$defs/{name}"
+        )
+        return {**ref, "$defs": parts}
+
+
+def refuse_repeats(body: bytes) -> None:
+    """Refuse a body in which an object has a key twice: which value counts is anybody's guess.
+
+    Raises:
+        RequestRefused: There is one.
+    """
+    import json
+
+    def pairs(found: list[tuple[str, Any]]) -> None:
+        keys = [key for key, _ in found]
+        if len(set(keys)) != len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise RequestRefused(
+                f"The key '{twice[:100]}' comes twice in one object.", code="malformed_body"
+            )
+
+    json.loads(body, object_pairs_hook=pairs)
+
+
+def input_contracts(
+    declaration: ModelDeclaration,
+    features: FeatureSchema,
+    needed: Mapping[str, str],
+) -> dict[int, InputContract]:
+    """Every contract that the declaration keeps, by version.
+
+    Args:
+        declaration: The model.
+        features: The model's inputs.
+        needed: What the features need from the caller → its kind (`OnlinePlan.kinds`).
+    """
+    table = declaration.source.tables[declaration.source.rows]
+    serving, source = declaration.serving, declaration.source
+    optional = set(serving.contract.optional)
+    ours = [f for f in features.fields if f.origin == "request"]
+    numerical = [f.name for f in ours if f.kind is FieldKind.NUMERICAL]
+    categorical = [f.name for f in ours if f.kind is FieldKind.CATEGORICAL]
+    keys = [
+        name
+        for name in needed
+        if name not in (*numerical, *categorical, source.prediction_time, source.row_id)
+    ]
+    inputs = []
+    for name in (*numerical, *categorical, *keys):
+        column = table.columns.get(name)
+        kind = KINDS[column.type] if column else needed[name]
+        # What the model takes as a number is sent as one: 1 and 1.0 are the same value.
+        if name in numerical and kind == "int":
+            kind = "float"
+        nullable = (column.nullable if column else False) or name in optional
+        inputs.append(Input(name, kind, nullable, name in optional, column))
+    inputs.append(Input(source.prediction_time, "timestamp", False, True))
+    inputs.append(Input(source.row_id, KINDS[table.columns[source.row_id].type], False, True))
+    shared: dict[str, Any] = {
+        "numerical": len(numerical),
+        "categorical": len(categorical),
+        "moment": source.prediction_time,
+        "row_id": source.row_id,
+    }
+    newest = serving.contract.version
+    contracts = {newest: InputContract(inputs, version=newest, **shared)}
+    for earlier in serving.contract.earlier:
+        contracts[earlier.version] = InputContract(
+            inputs, version=earlier.version, earlier=earlier, **shared
+        )
+    return contracts
