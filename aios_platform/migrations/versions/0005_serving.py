@@ -3,13 +3,18 @@
 Revision ID: 0005
 """
 
+from pathlib import Path
+
 from alembic import op
+from sqlalchemy import text
 
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None
 
+# Percent signs and colons in the statements are not placeholders.
+RAW = {"no_parameters": True}
 TABLES = """
 CREATE TABLE served_batch (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -108,13 +113,16 @@ CREATE INDEX idempotent_answer_age ON idempotent_answer (created_at);
 CREATE TABLE inference_request (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     model text NOT NULL,
-    key text NOT NULL,
-    body jsonb NOT NULL,
+    key text NOT NULL CHECK (length(key) BETWEEN 1 AND 200),
+    body jsonb NOT NULL CHECK (jsonb_typeof(body) = 'object'),
     enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     available_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     attempts integer NOT NULL DEFAULT 0,
     error text
 );
+COMMENT ON COLUMN inference_request.available_at IS
+    'not before: a worker has it until then, or it waits to be tried again';
+COMMENT ON COLUMN inference_request.attempts IS 'how often it was taken';
 CREATE INDEX inference_request_next ON inference_request (model, available_at, id);
 
 CREATE TABLE inference_result (
@@ -122,9 +130,11 @@ CREATE TABLE inference_result (
     key text NOT NULL,
     version text NOT NULL,
     answer jsonb NOT NULL,
+    body_digest text NOT NULL,
     scored_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (model, key)
 );
+COMMENT ON COLUMN inference_result.body_digest IS 'SHA-256 (hex) of the body as text';
 
 CREATE TABLE inference_dead_letter (
     id bigint PRIMARY KEY,
@@ -136,6 +146,7 @@ CREATE TABLE inference_dead_letter (
     enqueued_at timestamptz NOT NULL,
     died_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+CREATE INDEX inference_dead_letter_model ON inference_dead_letter (model, id);
 
 -- Who may call which model; a key's own roles do not grant it.
 CREATE TABLE call_grant (
@@ -151,9 +162,13 @@ COMMENT ON COLUMN call_grant.requests_per_second IS 'null: no limit of its own';
 
 
 def upgrade() -> None:
-    """Create the tables."""
-    # Percent signs and colons in the statements are not placeholders.
-    op.get_bind().exec_driver_sql(TABLES, execution_options={"no_parameters": True})
+    """Create the tables, and guard who may call."""
+    connection = op.get_bind()
+    connection.exec_driver_sql(TABLES, execution_options=RAW)
+    # Functions pin where they look things up.
+    schema = connection.execute(text("SELECT quote_ident(current_schema())")).scalar_one()
+    guards = Path(__file__).with_name("0005_guards.sql").read_text()
+    connection.exec_driver_sql(guards.replace("@schema@", schema), execution_options=RAW)
 
 
 def downgrade() -> None:
