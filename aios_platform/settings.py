@@ -51,6 +51,9 @@ class Settings(BaseSettings):
         default=PROJECT_ROOT / "aios_platform" / "defs",
         description="Folder of the declarations that the gateway serves.",
     )
+    metrics_folder: Path | None = Field(
+        default=None, description="Where the gateway's worker processes add up their metrics."
+    )
     log_level: str = Field(default="INFO", description="Level of the platform's own log lines.")
     mlflow_url: str = Field(
         default="http://127.0.0.1:5000", description="Where `aios ui` serves MLflow's pages."

@@ -1,0 +1,128 @@
+"""Dynamic micro-batches: rows that arrive while others are scored are scored together.
+
+No request waits while the model is idle, unless a delay is declared: requests that were read in
+one turn of the event loop are a batch already.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from aios_platform.errors import DeadlineExceeded, Overloaded
+from aios_platform.serving.work import Work
+
+logger = logging.getLogger(__name__)
+
+# Weight of the newest batch in the running mean of the time a row takes.
+NEWEST = 0.1
+
+Answer = Callable[[list[Work]], Awaitable[None] | None]
+
+
+class MicroBatcher:
+    """The queue before one model version.
+
+    Args:
+        answer: Answers a batch: at once (returns None), or as a coroutine. It must end every
+            work itself, and never raise.
+        max_rows: Most rows in a batch; a larger request is a batch by itself.
+        max_delay: Seconds to wait for more rows while idle.
+        queue_rows: Most rows that wait.
+    """
+
+    def __init__(self, answer: Answer, *, max_rows: int, max_delay: float, queue_rows: int) -> None:
+        self._answer = answer
+        self._max_rows = max_rows
+        self._max_delay = max_delay
+        self._limit = queue_rows
+        self._waiting: deque[Work] = deque()
+        self.rows = 0
+        """Rows that wait or are being scored."""
+        self.row_seconds = 0.0
+        """Running mean of the time that a row takes."""
+        self._busy = False
+        self._due: asyncio.Handle | None = None
+        self._loop = asyncio.get_event_loop()
+
+    @property
+    def full(self) -> bool:
+        """Whether one more row would be refused."""
+        return self.rows >= self._limit
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is being scored."""
+        return not self.rows
+
+    def overloaded(self) -> Overloaded:
+        """What a request is told that finds the queue full."""
+        wait = max(self.rows * self.row_seconds, 0.001)
+        return Overloaded(
+            f"{self.rows:,} rows wait before this model.", retry_after=min(max(wait, 1.0), 60.0)
+        )
+
+    def put(self, work: Work) -> None:
+        """Take a request in.
+
+        Raises:
+            Overloaded: The queue is full, or the request would wait beyond its deadline.
+        """
+        if self.rows and self.rows + work.count > self._limit:
+            raise self.overloaded()
+        if self.rows * self.row_seconds > work.deadline - work.arrived:
+            raise self.overloaded()
+        self._waiting.append(work)
+        self.rows += work.count
+        if not self._busy and self._due is None:
+            if self._max_delay > 0 and self.rows < self._max_rows:
+                self._due = self._loop.call_later(self._max_delay, self._go)
+            else:
+                self._due = self._loop.call_soon(self._go)
+
+    def _go(self) -> None:
+        self._due = None
+        batch, rows = self._next()
+        if not batch:
+            return
+        start = time.perf_counter()
+        pending = self._answer(batch)
+        if pending is None:
+            self._ended(rows, time.perf_counter() - start)
+        else:
+            self._busy = True
+            task = asyncio.ensure_future(pending)
+            task.add_done_callback(
+                lambda done: self._ended(rows, time.perf_counter() - start, done)
+            )
+
+    def _next(self) -> tuple[list[Work], int]:
+        batch: list[Work] = []
+        rows = 0
+        now = time.monotonic()
+        waiting = self._waiting
+        while waiting and (not batch or rows + waiting[0].count <= self._max_rows):
+            work = waiting.popleft()
+            if now > work.deadline:
+                self.rows -= work.count
+                work.fail(
+                    DeadlineExceeded(
+                        "The request waited beyond its deadline, and was not computed.",
+                        remedy="Ask for less at a time, or allow more.",
+                    )
+                )
+                continue
+            batch.append(work)
+            rows += work.count
+        return batch, rows
+
+    def _ended(self, rows: int, seconds: float, done: "asyncio.Future[None] | None" = None) -> None:
+        self._busy = False
+        self.rows -= rows
+        taken = seconds / rows
+        self.row_seconds += NEWEST * (taken - self.row_seconds) if self.row_seconds else taken
+        if done is not None and not done.cancelled() and done.exception() is not None:
+            logger.error("A batch ended with an error of the gateway.", exc_info=done.exception())
+        if self._waiting and self._due is None:
+            self._due = self._loop.call_soon(self._go)

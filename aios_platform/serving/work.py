@@ -1,0 +1,98 @@
+"""One request on its way through the gateway."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aios_platform.serving.contract import InputContract, Row
+
+
+class Work:
+    """Rows of one request, and what became of them.
+
+    Args:
+        request_id: Names the request in replies, logs and records.
+        contract: The contract that its rows are in; rows themselves are those of the newest.
+        rows: The rows; None where `frame` has everything that the model takes.
+        frame: The model's whole input: matrix (rows, numericals) float32, texts per categorical.
+        moments: Prediction times, shape (rows,), Unix seconds.
+        ids: Names of the rows, where the caller sent them.
+        arrived: When the request came, monotonic seconds.
+        deadline: When its answer is of no use any more, monotonic seconds.
+        done: Called once, on the event loop, when there are answers or an error.
+    """
+
+    __slots__ = (
+        "ages", "arrived", "contract", "count", "deadline", "done", "error", "frame", "ids",
+        "moments", "probabilities", "recorded", "request_id", "role", "rows", "served_by", "sets",
+        "single", "sources", "tiers", "unsure", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        request_id: str,
+        contract: InputContract,
+        rows: list[Row] | None,
+        frame: tuple[NDArray[np.float32], list[list[str]]] | None,
+        moments: NDArray[np.float64],
+        ids: Sequence[str | None],
+        arrived: float,
+        deadline: float,
+        done: Callable[["Work"], None],
+        *,
+        single: bool = False,
+        tiers: tuple[int, ...] | None = None,
+    ) -> None:
+        self.request_id = request_id
+        self.contract = contract
+        self.rows = rows
+        self.frame = frame
+        self.moments = moments
+        self.ids = ids
+        self.count = len(moments)
+        self.arrived = arrived
+        self.deadline = deadline
+        self.done = done
+        self.single = single
+        self.tiers = tiers
+        """Places of the tiers that may answer; None: all."""
+        self.error: BaseException | None = None
+        self.version: Any = None
+        """The version that was asked (`ServedVersion`)."""
+        self.role = "live"
+        self.served_by: Any = None
+        """The version that answered: the one that was asked, or an earlier one."""
+        self.probabilities: NDArray[np.float32] = _NONE
+        self.sources: Sequence[str] = ()
+        self.ages: NDArray[np.float64] | None = None
+        """Age of the oldest feature of each row, seconds; NaN: no stored feature. None: the model
+        has none."""
+        self.sets: NDArray[np.uint8] | None = None
+        """Prediction sets: bit 0 negative, bit 1 positive. None: not known for the version."""
+        self.unsure: NDArray[np.bool_] | None = None
+        """Rows on which the model abstains."""
+        self.recorded = True
+
+    def fail(self, error: BaseException) -> None:
+        """End it without an answer."""
+        self.error = error
+        self.done(self)
+
+
+_NONE = np.empty(0, dtype=np.float32)
+
+
+def moments_of(rows: Sequence[Row], place: int | None, now: float) -> NDArray[np.float64]:
+    """Prediction times of rows, Unix seconds; `now` where none was sent."""
+    if place is None:
+        return np.full(len(rows), now)
+    return np.array(
+        [now if row[place] is None else _seconds(row[place]) for row in rows], dtype=np.float64
+    )
+
+
+def _seconds(moment: datetime) -> float:
+    return moment.timestamp()
