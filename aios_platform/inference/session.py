@@ -73,6 +73,18 @@ class Session:
                 remedy="Build the frame from the feature service the model was trained on.",
             )
 
+    def feeds(self, table: pa.Table | pa.RecordBatch) -> dict[str, NDArray[Any]]:
+        """The model's inputs, shape (rows, 1) each: float32 with NaN, strings with "", for nulls.
+
+        Raises:
+            ScoringError: The columns do not fit.
+        """
+        self.check(table.schema)
+        return {
+            name: _numbers(table.column(name)) if kind == FLOAT else _texts(table.column(name))
+            for name, kind in self.inputs.items()
+        }
+
     def predict(self, table: pa.Table | pa.RecordBatch) -> NDArray[np.float32]:
         """Probabilities of the positive class.
 
@@ -85,11 +97,7 @@ class Session:
         Raises:
             ScoringError: The columns do not fit, or a probability is not finite.
         """
-        self.check(table.schema)
-        columns = {
-            name: _numbers(table.column(name)) if kind == FLOAT else _texts(table.column(name))
-            for name, kind in self.inputs.items()
-        }
+        columns = self.feeds(table)
         scores = [
             self._run(
                 {name: column[start : start + BATCH_ROWS] for name, column in columns.items()}
