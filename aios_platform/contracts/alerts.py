@@ -49,6 +49,12 @@ class AlertKind(StrEnum):
     """The machine's clock went back: sensors would fall silent."""
     SECOND_DAEMON = "second_daemon"
     """A second scheduler daemon was started on the same database; it stands by."""
+    RECORDS_LOST = "records_lost"
+    """Served traffic could not be recorded; monitoring does not see it."""
+    SERVING_SKEW = "serving_skew"
+    """Served features are not those that the model was trained on."""
+    DEAD_LETTERS = "dead_letters"
+    """Messages of a model's queue cannot be scored."""
     TEST = "test"
     """Somebody tries the outputs out; nothing is wrong."""
 
