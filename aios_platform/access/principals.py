@@ -163,7 +163,7 @@ def add(
             remedy="Use at most 63 lower-case letters, digits, '.', '_' or '-'; a letter first.",
         )
     granted = sorted({Role(role) for role in roles})
-    with _administration(database) as connection:
+    with administration(database) as connection:
         if _open(connection) and Role.ADMIN not in granted:
             raise AccessDenied(
                 f"The first principal, {name}, would not be an admin: nobody could add others.",
@@ -174,7 +174,7 @@ def add(
                 f"There is a principal '{name}' already.",
                 remedy="`aios principals grant` gives it roles, `rotate-key` a new key.",
             )
-        row = _record(connection, "principal_added", name, {"roles": granted})
+        row = record(connection, "principal_added", name, {"roles": granted})
         connection.execute(
             text("INSERT INTO principal (name, ledger_row) VALUES (:name, :row)"),
             {"name": name, "row": row},
@@ -190,29 +190,30 @@ def grant(database: Database, name: str, role: Role | str) -> Principal:
     Raises:
         AccessDenied: Who acts is no admin, or there is no such principal.
     """
-    with _administration(database) as connection:
-        _must_exist(connection, name)
+    with administration(database) as connection:
+        must_exist(connection, name)
         if Role(role) not in _principal(connection, name).roles:
             _grant(connection, name, Role(role))
         return _principal(connection, name)
 
 
 def revoke(database: Database, name: str, role: Role | str | None = None) -> Principal:
-    """Withdraw a role; without one, all roles and all keys.
+    """Withdraw a role; without one, all roles, all keys and all calls.
 
     Raises:
         AccessDenied: Who acts is no admin, there is no such principal, or nobody who holds a
             valid key would be admin afterwards.
     """
-    with _administration(database) as connection:
-        _must_exist(connection, name)
+    with administration(database) as connection:
+        must_exist(connection, name)
         held = _principal(connection, name).roles
         ending = sorted(held if role is None else held & {Role(role)})
         # Recorded first: who withdraws their own rights needs them until the end.
         for each in ending:
-            _record(connection, "role_revoked", name, {"role": each})
+            record(connection, "role_revoked", name, {"role": each})
         if role is None:
             _revoke_keys(connection, name)
+            revoke_calls(connection, name)
         connection.execute(
             text("DELETE FROM role_grant WHERE principal = :name AND role = ANY (:roles)"),
             {"name": name, "roles": [str(each) for each in ending]},
@@ -229,7 +230,7 @@ def rotate_key(database: Database, name: str, *, expires_in: timedelta | None = 
     """
     with database.begin() as connection:
         _lock(connection)
-        _must_exist(connection, name)
+        must_exist(connection, name)
         # Revoked last: the old key proves who rotates it.
         old = _live_keys(connection, name)
         key = _issue(connection, name, expires_in)
@@ -271,8 +272,12 @@ def principal_of(database: Database, key: str) -> Principal:
 
 
 @contextmanager
-def _administration(database: Database) -> Iterator[Connection]:
-    """One change of who may do what at a time, by an admin."""
+def administration(database: Database) -> Iterator[Connection]:
+    """One change of who may do what at a time, by an admin.
+
+    Raises:
+        AccessDenied: Who acts is no admin.
+    """
     with database.begin() as connection:
         _lock(connection)
         who = _principal(connection, identity(connection).name)
@@ -282,6 +287,23 @@ def _administration(database: Database) -> Iterator[Connection]:
                 remedy="Set AIOS_API_KEY to the key of an admin (`aios principals list`).",
             )
         yield connection
+
+
+def revoke_calls(connection: Connection, name: str, model: str | None = None) -> None:
+    """Withdraw the right to call a model, or all that a principal may call."""
+    held = connection.execute(
+        text(
+            "SELECT model FROM call_grant WHERE principal = :name "
+            "AND (CAST(:model AS text) IS NULL OR model = :model) ORDER BY model"
+        ),
+        {"name": name, "model": model},
+    ).scalars()
+    for each in list(held):
+        record(connection, "call_revoked", name, {"model": each})
+        connection.execute(
+            text("DELETE FROM call_grant WHERE principal = :name AND model = :model"),
+            {"name": name, "model": each},
+        )
 
 
 def _lock(connection: Connection) -> None:
@@ -307,13 +329,19 @@ def _exists(connection: Connection, name: str) -> bool:
     return bool(connection.execute(found, {"name": name}).scalar())
 
 
-def _must_exist(connection: Connection, name: str) -> None:
+def must_exist(connection: Connection, name: str) -> None:
+    """Refuse the name of nobody.
+
+    Raises:
+        AccessDenied: There is no such principal.
+    """
     if not _exists(connection, name):
         names = connection.execute(text("SELECT name FROM principal")).scalars()
         raise AccessDenied(f"There is no principal '{name}'.", remedy=nearest(name, names))
 
 
-def _record(connection: Connection, kind: str, name: str, payload: dict[str, Any]) -> int:
+def record(connection: Connection, kind: str, name: str, payload: dict[str, Any]) -> int:
+    """Append a row about a principal; returns its number."""
     return append(
         connection,
         kind=kind,
@@ -324,7 +352,7 @@ def _record(connection: Connection, kind: str, name: str, payload: dict[str, Any
 
 
 def _grant(connection: Connection, name: str, role: Role) -> None:
-    row = _record(connection, "role_granted", name, {"role": role})
+    row = record(connection, "role_granted", name, {"role": role})
     connection.execute(
         text("INSERT INTO role_grant (principal, role, ledger_row) VALUES (:name, :role, :row)"),
         {"name": name, "role": role, "row": row},
@@ -333,7 +361,7 @@ def _grant(connection: Connection, name: str, role: Role) -> None:
 
 def _issue(connection: Connection, name: str, expires_in: timedelta | None) -> str:
     key, prefix, hashed = new_key()
-    row = _record(connection, "key_issued", name, {"prefix": prefix})
+    row = record(connection, "key_issued", name, {"prefix": prefix})
     connection.execute(
         text(
             "INSERT INTO api_key (prefix, principal, hash, expires_at, ledger_row) "
@@ -352,7 +380,7 @@ def _live_keys(connection: Connection, name: str) -> list[str]:
 def _revoke_keys(connection: Connection, name: str, prefixes: list[str] | None = None) -> None:
     live = _live_keys(connection, name) if prefixes is None else prefixes
     for prefix in live:
-        _record(connection, "key_revoked", name, {"prefix": prefix})
+        record(connection, "key_revoked", name, {"prefix": prefix})
     connection.execute(
         text("UPDATE api_key SET revoked_at = clock_timestamp() WHERE prefix = ANY (:prefixes)"),
         {"prefixes": live},

@@ -8,6 +8,7 @@ import typer
 from aios_platform.cli import (
     alerts,
     approvals,
+    callers,
     daemon,
     decisions,
     ledger,
@@ -53,6 +54,7 @@ app.add_typer(promotion.waivers, name="waivers")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(principals.app, name="principals")
+app.add_typer(callers.app, name="callers")
 app.command()(provenance.explain)
 app.command()(provenance.card)
 app.command()(provenance.impact)

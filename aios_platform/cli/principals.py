@@ -31,7 +31,10 @@ TELL = "Its key, shown this once (set it as AIOS_API_KEY; never on a command lin
 @app.command()
 def add(
     name: Name,
-    role: Annotated[list[str], typer.Option(help="A role; may be repeated.")],
+    role: Annotated[
+        list[str] | None,
+        typer.Option(help="A role; may be repeated. A caller of the gateway needs none."),
+    ] = None,
     expires_days: Days = None,
     as_json: Json = False,
 ) -> None:
@@ -39,7 +42,7 @@ def add(
     from aios_platform.access import principals
     from aios_platform.database import database
 
-    roles = [_role(each) for each in role]
+    roles = [_role(each) for each in role or ()]
     _tell(principals.add(database(), name, roles, expires_in=_life(expires_days)), name, as_json)
 
 
@@ -78,7 +81,7 @@ def grant(name: Name, role: RoleOption) -> None:
 def revoke(
     name: Name,
     role: Annotated[
-        str | None, typer.Option(help="Only this role; default all roles and all keys.")
+        str | None, typer.Option(help="Only this role; default all roles, keys and calls.")
     ] = None,
 ) -> None:
     """Withdraw a role, or everything."""

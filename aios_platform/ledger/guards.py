@@ -16,6 +16,7 @@ TRIGGERS = {
     "role_grant": {"recorded", "no_truncate"},
     "api_key": {"recorded", "no_truncate"},
     "approval_code": {"guarded", "no_truncate"},
+    "call_grant": {"recorded", "no_truncate"},
     "champion": {"recorded", "no_truncate"},
 }
 
@@ -24,12 +25,13 @@ _FUNCTION = re.compile(
 )
 _LATEST = """
 SELECT DISTINCT ON (subject, payload ->> '{what}')
-    substr(subject, 11) AS principal, payload ->> '{what}' AS {what}, kind
+    substr(subject, 11) AS principal, payload ->> '{what}' AS {what}, kind, payload
 FROM ledger WHERE kind IN ('{given}', '{taken}')
 ORDER BY subject, payload ->> '{what}', seq DESC
 """
 _ROLES = _LATEST.format(what="role", given="role_granted", taken="role_revoked")
 _KEYS = _LATEST.format(what="prefix", given="key_issued", taken="key_revoked")
+_CALLS = _LATEST.format(what="model", given="call_granted", taken="call_revoked")
 
 
 def findings(connection: Connection) -> Iterator[str]:
@@ -92,7 +94,7 @@ def _champions(connection: Connection) -> Iterator[str]:
 
 
 def _rights(connection: Connection) -> Iterator[str]:
-    """Roles and valid keys, held against what the ledger's rows add up to."""
+    """Roles, valid keys and calls, held against what the ledger's rows add up to."""
     for principal, role in connection.execute(
         text(
             f"SELECT coalesce(held.principal, said.principal), coalesce(held.role, said.role) "  # noqa: S608
@@ -111,3 +113,14 @@ def _rights(connection: Connection) -> Iterator[str]:
         )
     ):
         yield f"What the ledger says of {principal} and the key {prefix} is not what is there."
+    for principal, model in connection.execute(
+        text(
+            f"SELECT coalesce(held.principal, said.principal), coalesce(held.model, said.model) "  # noqa: S608
+            f"FROM call_grant AS held FULL JOIN (SELECT * FROM ({_CALLS}) AS latest "
+            f"WHERE kind = 'call_granted') AS said USING (principal, model) "
+            "WHERE held.ledger_row IS NULL OR said.kind IS NULL OR held.requests_per_second "
+            "IS DISTINCT FROM CAST(said.payload ->> 'requests_per_second' AS double precision) "
+            "ORDER BY 1, 2"
+        )
+    ):
+        yield f"What the ledger says of {principal} and calls of {model} is not what is there."

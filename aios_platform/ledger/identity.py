@@ -90,21 +90,27 @@ def new_key() -> tuple[str, str, str]:
     return key, prefix, stored_hash(proof_of(key))
 
 
+def prefix_of(key: str) -> str | None:
+    """The public part of an API key; None where it does not have the form of one."""
+    matched = _KEY.fullmatch(key.strip())
+    return matched[1] if matched else None
+
+
 def authenticate(connection: Connection, key: str) -> Identity:
     """The principal of an API key.
 
     Raises:
         AccessDenied: Unknown, expired or revoked. The key is not repeated.
     """
-    matched = _KEY.fullmatch(key.strip())
-    if matched is None:
+    prefix = prefix_of(key)
+    if prefix is None:
         raise AccessDenied("The API key is not one of ours: it has another form.", remedy=REMEDY)
     row = connection.execute(
         text(
             "SELECT principal, hash, revoked_at, expires_at, "
             "expires_at <= clock_timestamp() AS expired FROM api_key WHERE prefix = :prefix"
         ),
-        {"prefix": matched[1]},
+        {"prefix": prefix},
     ).one_or_none()
     proof = proof_of(key.strip())
     # Compared even where there is no such prefix, so that time tells nothing.
@@ -112,12 +118,10 @@ def authenticate(connection: Connection, key: str) -> Identity:
     if not hmac.compare_digest(stored_hash(proof), stored) or row is None:
         raise AccessDenied("The API key is unknown to this installation.", remedy=REMEDY)
     if row.revoked_at is not None:
-        raise AccessDenied(
-            f"The API key {matched[1]} of {row.principal} was revoked.", remedy=REMEDY
-        )
+        raise AccessDenied(f"The API key {prefix} of {row.principal} was revoked.", remedy=REMEDY)
     if row.expired:
         raise AccessDenied(
-            f"The API key {matched[1]} of {row.principal} expired at {row.expires_at:%Y-%m-%d}.",
+            f"The API key {prefix} of {row.principal} expired at {row.expires_at:%Y-%m-%d}.",
             remedy=REMEDY,
         )
     return Identity(str(row.principal), proof)

@@ -121,6 +121,19 @@ def _principal(payload: Payload) -> Iterable[str]:
         yield f"The key begins with aios_{payload['prefix']}; the rest is stored nowhere."
 
 
+def _calls(payload: Payload) -> Iterable[str]:
+    models = "every model" if payload["model"] == "*" else f"the model {payload['model']}"
+    if "requests_per_second" not in payload:
+        yield f"Its keys may no longer call {models} through the gateway."
+    elif payload["requests_per_second"] is None:
+        yield f"Its keys may call {models} through the gateway, at any rate."
+    else:
+        yield (
+            f"Its keys may call {models} through the gateway, at most "
+            f"{payload['requests_per_second']:g} times a second."
+        )
+
+
 def _retrain(payload: Payload) -> Iterable[str]:
     decision = RetrainDecision.model_validate(payload["decision"])
     yield (
@@ -176,6 +189,8 @@ _KINDS: dict[str, Callable[[Payload], Iterable[str]]] = {
     "role_revoked": _principal,
     "key_issued": _principal,
     "key_revoked": _principal,
+    "call_granted": _calls,
+    "call_revoked": _calls,
     "retrain_decision": _retrain,
     "candidate": _candidate,
     "alias_projected": _projected,

@@ -27,8 +27,7 @@ CREATE TABLE served_batch (
     last_predicted timestamptz NOT NULL,
     rows integer NOT NULL CHECK (rows >= 1),
     share real NOT NULL,
-    content bytea NOT NULL,
-    idempotent text UNIQUE
+    content bytea NOT NULL
 );
 COMMENT ON COLUMN served_batch.content IS
     'Arrow IPC stream, zstd: served features and answers, a row each (docs/serving.md)';
@@ -36,6 +35,14 @@ COMMENT ON COLUMN served_batch.first_predicted IS 'least prediction time of its 
 COMMENT ON COLUMN served_batch.share IS 'of the requests that were recorded, as declared';
 CREATE INDEX served_batch_time ON served_batch (model, last_predicted, first_predicted);
 CREATE INDEX served_batch_served ON served_batch (model, first_served);
+
+-- A transaction whose end was not seen is written again: its number says whether it is there.
+CREATE TABLE recorder (
+    id text PRIMARY KEY,
+    written bigint NOT NULL,
+    written_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON COLUMN recorder.written IS 'the last transaction of this gateway process';
 
 CREATE TABLE serving_minute (
     model text NOT NULL,
