@@ -128,8 +128,8 @@ class Access:
 
         Raises:
             RequestRefused: 'unauthenticated': no key, or none that is valid; 'forbidden': the key
-                may not call this model; 'access_unknown': what may be called was not read for too
-                long.
+                may not call this model; 'store_unreachable': what it may was not read
+                for too long.
             Overloaded: Too many requests of this key, or too many wrong keys.
         """
         now = self._clock()
@@ -152,7 +152,8 @@ class Access:
         limit = limits[grant]
         if limit is not None and (wait := limit.take(now)):
             raise Overloaded(
-                f"{holder.caller.name} may call {model} {limit.rate:g} times a second, and has.",
+                f"The rate of the key is spent: {holder.caller.name} may call {model} "
+                f"{limit.rate:g} times a second.",
                 retry_after=wait,
             )
         return holder.caller
@@ -208,7 +209,7 @@ class Access:
         stored = holder.hash if holder is not None else "0" * 64
         if not hmac.compare_digest(stored_hash(proof_of(key)), stored) or holder is None:
             if wait := self._guesses.take(now):
-                raise Overloaded("Too many wrong API keys were tried.", retry_after=wait)
+                raise Overloaded("Wrong API keys come at too high a rate.", retry_after=wait)
             raise RequestRefused(
                 "The API key is unknown here, has expired or was revoked.",
                 code="unauthenticated",
@@ -230,6 +231,6 @@ def public_bind_allowed(database: Database) -> bool:
 def _unknown() -> RequestRefused:
     return RequestRefused(
         f"Who may call was last read more than {MAX_AGE_SECONDS / 60:.0f} minutes ago.",
-        code="access_unknown",
+        code="store_unreachable",
         remedy="The database does not answer; try again later.",
     )

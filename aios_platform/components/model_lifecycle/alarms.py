@@ -14,6 +14,7 @@ CRITICAL = frozenset(
         AlertKind.RETRAINING_FAILED,
         AlertKind.PREDICTIONS_LATE,
         AlertKind.CHAMPION_MISSING,
+        AlertKind.ROLLED_BACK,
     }
 )
 
@@ -27,6 +28,7 @@ def alarm(
     *,
     now: datetime,
     past: bool,
+    severity: Severity | None = None,
     evidence: dict[str, Any] | None = None,
     ledger_row: int | None = None,
 ) -> None:
@@ -40,6 +42,7 @@ def alarm(
         summary: One sentence.
         now: The lifecycle's clock, aware.
         past: Whether that clock looks at the past: the alert is then recorded, and told nobody.
+        severity: How soon somebody should look; default, as its kind is.
         evidence: Figures and names.
         ledger_row: The row that it rests on.
     """
@@ -49,7 +52,7 @@ def alarm(
         kind=kind,
         subject=model,
         key=_key(model, kind, about),
-        severity=Severity.CRITICAL if kind in CRITICAL else Severity.WARNING,
+        severity=severity or (Severity.CRITICAL if kind in CRITICAL else Severity.WARNING),
         summary=summary,
         evidence=evidence or {},
         ledger_row=ledger_row,
