@@ -13,6 +13,7 @@ from aios_platform.cli import (
     decisions,
     ledger,
     lifecycle,
+    package,
     principals,
     promotion,
     provenance,
@@ -49,6 +50,7 @@ app.command()(decisions.decisions)
 app.command()(promotion.train)
 app.command()(promotion.promote)
 app.command()(promotion.rollback)
+app.command()(package.package)
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(promotion.waivers, name="waivers")
 app.add_typer(alerts.app, name="alerts")

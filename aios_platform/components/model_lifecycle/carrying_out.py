@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from aios_platform.components.model_lifecycle.alias import reconcile
 from aios_platform.components.model_lifecycle.handoff import Judged
 from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.packaging import ensure_package
 from aios_platform.components.model_lifecycle.state import VERDICT, VOID
 from aios_platform.contracts.decisions import ApprovalRequest, Champion, Decision, Verdict
+from aios_platform.contracts.packages import ServingPackage
 from aios_platform.contracts.policy import Approval
 from aios_platform.contracts.record import Record
 from aios_platform.database import Database
@@ -45,6 +47,7 @@ class CarriedOut(Record):
     status: Status
     message: str
     champion: Champion | None = None
+    package: ServingPackage | None = None
     request: ApprovalRequest | None = None
 
 
@@ -64,6 +67,7 @@ def carry_out(
     Raises:
         ChampionConflict: Somebody promoted since the verdict.
         AccessDenied: Who acts may not promote.
+        StoreError: Its serving package cannot be built or kept; the champion stays.
         DatabaseUnavailable: The ledger or MLflow does not answer; the champion stays, or the same
             call finishes what was begun.
     """
@@ -119,6 +123,7 @@ def complete(names: Names, request_id: int, stores: "Stores") -> CarriedOut:
 
     Raises:
         ApprovalError: The request is not approved.
+        StoreError: Its serving package cannot be built or kept; the champion stays.
         DatabaseUnavailable: A store does not answer.
     """
     from aios_platform.ledger import approvals
@@ -154,6 +159,10 @@ def _promote(
     from aios_platform.ledger.champions import promote
 
     candidate = judged.candidate
+    # Before the swap: the gateway takes a version up within seconds of it.
+    package = ensure_package(
+        names, stores.artifacts, candidate.model_digest, candidate.training_set
+    )
     live = promote(
         stores.database,
         judged.verdict,
@@ -168,6 +177,7 @@ def _promote(
         status=Status.PROMOTED,
         message=f"Version {live.version} is live.{follow(names.model, stores)}",
         champion=live,
+        package=package,
     )
 
 

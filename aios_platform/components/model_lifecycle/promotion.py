@@ -16,9 +16,11 @@ from aios_platform.components.model_lifecycle.carrying_out import (
 from aios_platform.components.model_lifecycle.handoff import Candidate, Judged, hand_on, take
 from aios_platform.components.model_lifecycle.judging import Judgement, judge, recorded_exam
 from aios_platform.components.model_lifecycle.names import CAUSE_TAG, REQUEST_TAG, Names
+from aios_platform.components.model_lifecycle.packaging import sets_line, tiers_table
 from aios_platform.components.model_lifecycle.principals import acting_for
 from aios_platform.components.model_lifecycle.spans import clock_of, past_clock
 from aios_platform.contracts.decisions import Champion, Decision, Outcome, Verdict
+from aios_platform.contracts.packages import ServingPackage
 from aios_platform.errors import AiosError
 from aios_platform.resources.stores import Artifacts, Stores
 from aios_platform.telemetry import stage
@@ -100,7 +102,7 @@ def promotion_assets(names: Names) -> list[dg.AssetsDefinition]:
                 carried = _swap(names, what, lambda: carry_out(names, judged, stores, as_of=clock))
             alias = alias_check(names, _alias(names, stores))
         if carried.champion is not None:
-            yield dg.MaterializeResult(metadata=_live(carried.champion))
+            yield dg.MaterializeResult(metadata=_live(carried.champion) | _packed(carried.package))
         else:
             context.log.info(carried.message)
             yield dg.AssetObservation(
@@ -181,6 +183,16 @@ def _live(live: Champion) -> dict[str, Any]:
         "mlflow_run": live.run_id,
         **live.baseline,
     }
+
+
+def _packed(package: ServingPackage | None) -> dict[str, Any]:
+    """What the version brings along to be served."""
+    if package is None:
+        return {}
+    found: dict[str, Any] = {"tiers": dg.MetadataValue.md(tiers_table(package))}
+    if package.conformal is not None:
+        found["prediction_sets"] = sets_line(package.conformal)
+    return found
 
 
 def _metadata(judgement: Judgement, stores: Stores) -> dict[str, Any]:

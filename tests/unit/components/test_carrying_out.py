@@ -26,8 +26,9 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def _no_alias(monkeypatch):
+def _only_the_swap(monkeypatch):
     monkeypatch.setattr(carrying_out, "follow", lambda model, stores: "")
+    monkeypatch.setattr(carrying_out, "ensure_package", lambda *version: None)
 
 
 def declared(tmp_path, **gate) -> Names:
