@@ -18,6 +18,7 @@ from aios_platform.cli import (
     promotion,
     provenance,
     replay,
+    rollout,
     workstation,
 )
 from aios_platform.errors import AiosError
@@ -51,6 +52,7 @@ app.command()(promotion.train)
 app.command()(promotion.promote)
 app.command()(promotion.rollback)
 app.command()(package.package)
+app.command()(rollout.rollout)
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(promotion.waivers, name="waivers")
 app.add_typer(alerts.app, name="alerts")

@@ -33,7 +33,10 @@ SELECT request.seq, request.subject, request.recorded_at, request.payload,
         AND seq > request.seq AND payload ->> 'approval' = request.seq::text) AS promoted,
     EXISTS (SELECT 1 FROM ledger WHERE subject = request.subject
         AND kind IN ('promotion', 'rollback') AND seq > request.seq
-        AND payload ->> 'approval' IS DISTINCT FROM request.seq::text) AS overtaken,
+        AND payload ->> 'approval' IS DISTINCT FROM request.seq::text)
+        OR EXISTS (SELECT 1 FROM ledger WHERE subject = request.subject
+            AND kind = 'approval_void' AND payload ->> 'request' = request.seq::text)
+        AS overtaken,
     (request.payload ->> 'expires_at')::timestamptz
         <= greatest(clock_timestamp(), (SELECT recorded_at FROM ledger_head)) AS expired
 FROM ledger AS request LEFT JOIN ledger AS decision

@@ -11,7 +11,7 @@ from aios_platform.components.model_lifecycle.alias import reconcile
 from aios_platform.components.model_lifecycle.handoff import Judged
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.packaging import ensure_package
-from aios_platform.components.model_lifecycle.state import VERDICT, VOID
+from aios_platform.components.model_lifecycle.state import VERDICT, VOID, void_requests
 from aios_platform.contracts.decisions import ApprovalRequest, Champion, Decision, Verdict
 from aios_platform.contracts.packages import ServingPackage
 from aios_platform.contracts.policy import Approval
@@ -28,6 +28,8 @@ from aios_platform.errors import (
 from aios_platform.ledger.health import MOST_ROWS
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from aios_platform.resources.stores import Stores
 
 
@@ -80,7 +82,7 @@ def carry_out(
             status=Status.REJECTED if rejected else Status.INCONCLUSIVE,
             message="The champion stays: " + "; ".join(verdict.reasons),
         )
-    if not _asks(names, verdict):
+    if not asks_a_person(names, verdict):
         return _promote(names, judged, stores, approval=None, as_of=as_of)
     days = names.declaration.gate.approval_days
     request = approvals.request(
@@ -129,6 +131,8 @@ def complete(names: Names, request_id: int, stores: "Stores") -> CarriedOut:
     from aios_platform.ledger import approvals
 
     request = approvals.request_of(stores.database, request_id)
+    if request_id in void_requests(stores.database, names.model):
+        return _voided(request, "that was found before")
     if request.state != "approved":
         raise ApprovalError(
             f"Request {request_id} of {request.model} is {request.state}, not approved.",
@@ -143,7 +147,8 @@ def complete(names: Names, request_id: int, stores: "Stores") -> CarriedOut:
         return _void(request, conflict.what, stores.database)
 
 
-def _asks(names: Names, verdict: Verdict) -> bool:
+def asks_a_person(names: Names, verdict: Verdict) -> bool:
+    """Whether the declaration wants a human to approve what this verdict lets pass."""
     gate = names.declaration.gate
     first = gate.bootstrap.approval if verdict.champion_version is None else None
     return (first or gate.approval) is Approval.HUMAN
@@ -219,18 +224,27 @@ def _approved(names: Names, request: ApprovalRequest, stores: "Stores") -> Judge
     return Judged(verdict=verdict, candidate=candidate, ledger_row=rows[0].seq)
 
 
-def _void(request: ApprovalRequest, why: str, database: Database) -> CarriedOut:
+def write_void(connection: "Connection", request: ApprovalRequest, why: str) -> None:
+    """Write once that an approval does not count any more, inside the caller's transaction."""
     from aios_platform.ledger.entries import append
 
+    append(
+        connection,
+        kind=VOID,
+        subject=request.model,
+        payload={"request": request.ledger_row, "why": why},
+        key=f"{VOID}:{request.ledger_row}",
+        evidence=[request.evidence_digest],
+    )
+
+
+def _void(request: ApprovalRequest, why: str, database: Database) -> CarriedOut:
     with database.begin() as connection:
-        append(
-            connection,
-            kind=VOID,
-            subject=request.model,
-            payload={"request": request.ledger_row, "why": why},
-            key=f"{VOID}:{request.ledger_row}",
-            evidence=[request.evidence_digest],
-        )
+        write_void(connection, request, why)
+    return _voided(request, why)
+
+
+def _voided(request: ApprovalRequest, why: str) -> CarriedOut:
     return CarriedOut(
         status=Status.VOID,
         message=f"The approval of request {request.ledger_row} is void: {why}. "

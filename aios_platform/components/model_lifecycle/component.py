@@ -17,6 +17,7 @@ from aios_platform.components.model_lifecycle.jobs import jobs_of
 from aios_platform.components.model_lifecycle.monitoring import monitoring_assets
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.promotion import promotion_assets
+from aios_platform.components.model_lifecycle.rollout_watch import rollout_sensor
 from aios_platform.components.model_lifecycle.sensors import schedules_of, sensors_of
 from aios_platform.components.model_lifecycle.training import training_assets
 from aios_platform.contracts.declaration import ModelDeclaration
@@ -88,7 +89,7 @@ def lifecycle_definitions(names: Names) -> dg.Definitions:
             *monitoring_assets(names),
         ],
         jobs=[*jobs, approval_job(names)],
-        sensors=[*sensors_of(names, jobs), freshness_sensor(names)],
+        sensors=[*sensors_of(names, jobs), freshness_sensor(names), rollout_sensor(names)],
         schedules=schedules_of(names, jobs),
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from aios_platform.contracts.decisions import Decision, Outcome, RetrainDecision, Verdict
+from aios_platform.contracts.rollouts import Rollout
 
 if TYPE_CHECKING:
     from aios_platform.ledger.entries import LedgerEntry
@@ -169,6 +170,19 @@ def _missing(payload: Payload) -> Iterable[str]:
     )
 
 
+def _rolled_out(payload: Payload) -> Iterable[str]:
+    rollout = Rollout.model_validate(payload["rollout"])
+    step = f" at step {rollout.step + 1} of {len(rollout.steps)}" if rollout.share else ""
+    yield (
+        f"Rollout {rollout.number}, {rollout.mode.replace('_', '/')} of version "
+        f"{rollout.version} beside version {rollout.live_version}, is {rollout.state}{step}: "
+        f"{rollout.reason}"
+    )
+    figures = (f"{name.replace('_', ' ')} {value:.6g}" for name, value in rollout.evidence.items())
+    if rollout.evidence:
+        yield f"Figures: {', '.join(figures)}."
+
+
 def _plain(payload: Payload) -> Iterable[str]:
     for key, value in payload.items():
         yield f"  {key.replace('_', ' ')}: {value}"
@@ -191,6 +205,7 @@ _KINDS: dict[str, Callable[[Payload], Iterable[str]]] = {
     "key_revoked": _principal,
     "call_granted": _calls,
     "call_revoked": _calls,
+    "rollout": _rolled_out,
     "retrain_decision": _retrain,
     "candidate": _candidate,
     "alias_projected": _projected,

@@ -8,7 +8,7 @@ from aios_platform.components.model_lifecycle.carrying_out import follow
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.contracts.decisions import Champion
 from aios_platform.database import Database
-from aios_platform.errors import PromotionError, ScoringError
+from aios_platform.errors import ChampionConflict, PromotionError, ScoringError
 from aios_platform.features.pinned_sets import recall
 from aios_platform.ledger.health import ROLLBACK, healthy
 
@@ -40,7 +40,14 @@ class RolledBack:
     message: str
 
 
-def roll_back(names: Names, stores: "Stores", *, reason: str, to: str | None = None) -> RolledBack:
+def roll_back(
+    names: Names,
+    stores: "Stores",
+    *,
+    reason: str,
+    to: str | None = None,
+    expected: int | None = None,
+) -> RolledBack:
     """Make an earlier champion live again.
 
     Repeating the call with the same reason after a kill finishes what was begun, and does not go
@@ -51,6 +58,7 @@ def roll_back(names: Names, stores: "Stores", *, reason: str, to: str | None = N
         stores: Where everything is.
         reason: Why; goes into the ledger.
         to: Version to go back to; None: the newest healthy one.
+        expected: Revision of the champion that is to be taken back; None: whichever is live.
 
     Raises:
         AccessDenied: Who acts is no operator.
@@ -76,6 +84,12 @@ def roll_back(names: Names, stores: "Stores", *, reason: str, to: str | None = N
     if live.version == to or (to is None and _done(database, live, reason)):
         return RolledBack(
             live, None, 0, f"Version {live.version} is live already.{follow(names.model, stores)}"
+        )
+    if expected is not None and live.revision != expected:
+        raise ChampionConflict(
+            f"The champion of {names.model} is version {live.version} now, which the rollback is "
+            "not about.",
+            remedy="Look at the live version first.",
         )
     target = _target(database, names.model, history, to)
     rows = try_out(names, target, stores)

@@ -14,6 +14,7 @@ from aios_platform.ledger.approvals import requests
 from aios_platform.ledger.champions import champion_of
 from aios_platform.ledger.entries import LedgerEntry, entries
 from aios_platform.ledger.health import MOST_ROWS, RETRAIN_DECISION
+from aios_platform.ledger.rollouts import newest
 
 VERDICT = "verdict"
 VOID = "approval_void"
@@ -128,11 +129,15 @@ def void_requests(database: Database, model: str) -> frozenset[int]:
 def _approved(database: Database, model: str, given_up: frozenset[str]) -> int | None:
     """Oldest request whose approval was neither carried out, nor found void, nor given up."""
     void = void_requests(database, model)
+    rollout = newest(database, model)
+    # Its approval lets the rollout begin, which promotes the candidate at its end.
+    rolled_out = rollout.approval if rollout is not None and rollout.open else None
     waiting = [
         request.ledger_row
         for request in requests(database, model=model, state="approved")
         if not request.promoted
         and request.ledger_row not in void
+        and request.ledger_row != rolled_out
         and approval_cause(request.ledger_row) not in given_up
     ]
     return min(waiting, default=None)

@@ -1,4 +1,4 @@
--- As in 0002, and who may call a model is an admin's to say.
+-- As in 0002; who may call a model is an admin's to say, and who rolls one out an operator's.
 CREATE OR REPLACE FUNCTION ledger_admit(entry ledger) RETURNS void LANGUAGE plpgsql
 SET search_path = @schema@, pg_temp AS $$
 DECLARE
@@ -6,7 +6,7 @@ DECLARE
     asked ledger;
     wanted text[] := CASE
         WHEN entry.kind IN ('approval', 'waiver', 'waiver_revoked') THEN '{approver}'
-        WHEN entry.kind = 'rollback' THEN '{operator}'
+        WHEN entry.kind IN ('rollback', 'rollout') THEN '{operator}'
         WHEN entry.kind = 'promotion' THEN '{author,operator}'
         WHEN entry.kind IN ('principal_added', 'role_granted', 'role_revoked',
                             'call_granted', 'call_revoked') THEN '{admin}'

@@ -155,6 +155,9 @@ CREATE TABLE inference_dead_letter (
 );
 CREATE INDEX inference_dead_letter_model ON inference_dead_letter (model, id);
 
+-- The gateway asks every second for the newest of each model.
+CREATE INDEX ledger_rollout ON ledger (subject, seq DESC) WHERE kind = 'rollout';
+
 -- Who may call which model; a key's own roles do not grant it.
 CREATE TABLE call_grant (
     principal text NOT NULL REFERENCES principal (name),
