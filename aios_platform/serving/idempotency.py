@@ -1,8 +1,8 @@
 """Idempotency keys: the same key and body get the same answer, byte for byte, and one record.
 
-After the Internet draft "The Idempotency-Key HTTP Header Field" (draft-ietf-httpapi-idempotency-key)
-and Stripe's API: another body under the same key is refused, and so is a second request while the
-first is being answered. Answers that the caller may retry (429, 5xx) are not stored.
+After the draft "The Idempotency-Key HTTP Header Field" (draft-ietf-httpapi-idempotency-key-header):
+another body under the same key is refused, and so is a second request while the first is being
+answered. Answers that the caller may retry (429, 5xx) are not stored.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import hashlib
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -190,17 +190,12 @@ class Idempotency:
     def _begin(self, name: tuple[str, str, str], hold: _Hold) -> Stored | None:
         lease = {"lease": self._lease_seconds, "keep": self._keep.total_seconds()}
         with self._database.begin() as connection:
-            while True:
-                parameters = {**_named(name), **hold._asdict(), **lease}
-                if connection.execute(text(_BEGIN), parameters).one_or_none() is not None:
-                    return None
-                found = connection.execute(text(_FIND), _named(name)).one_or_none()
-                # None: its holder has released it since.
-                if found is not None:
-                    break
-        if found.status is None or found.body_digest != hold.digest:
-            raise _refusal(found.body_digest, hold.digest)
-        return Stored(found.status, found.content_type, bytes(found.answer))
+            theirs = _write(connection, _BEGIN, name, {**hold._asdict(), **lease})
+        if theirs is None:
+            return None
+        if theirs.status is None or theirs.body_digest != hold.digest:
+            raise _refusal(theirs.body_digest, hold.digest)
+        return Stored(theirs.status, theirs.content_type, bytes(theirs.answer))
 
     def _finish(
         self,
@@ -210,19 +205,31 @@ class Idempotency:
         record: Callable[[Connection], None] | None,
     ) -> Stored:
         with self._database.begin() as connection:
-            parameters = {**_named(name), **hold._asdict(), **stored._asdict()}
-            if connection.execute(text(_FINISH), parameters).one_or_none() is not None:
+            theirs = _write(connection, _FINISH, name, {**hold._asdict(), **stored._asdict()})
+            if theirs is None:
                 if record is not None:
                     record(connection)
                 return stored
-            found = connection.execute(text(_FIND), _named(name)).one()
-        if found.body_digest != hold.digest:
-            raise _refusal(found.body_digest, hold.digest)
-        return Stored(found.status, found.content_type, bytes(found.answer))
+        if theirs.body_digest != hold.digest:
+            raise _refusal(theirs.body_digest, hold.digest)
+        return Stored(theirs.status, theirs.content_type, bytes(theirs.answer))
 
     def _execute(self, statement: str, parameters: dict[str, object]) -> int:
         with self._database.begin() as connection:
             return connection.execute(text(statement), parameters).rowcount
+
+
+def _write(
+    connection: Connection, statement: str, name: tuple[str, str, str], values: dict[str, Any]
+) -> Any | None:
+    """Write a key's row; None where it was written, the row of another where that stands."""
+    while True:
+        if connection.execute(text(statement), {**_named(name), **values}).one_or_none():
+            return None
+        theirs = connection.execute(text(_FIND), _named(name)).one_or_none()
+        # None: its holder has released it since.
+        if theirs is not None:
+            return theirs
 
 
 def _named(name: tuple[str, str, str]) -> dict[str, object]:

@@ -21,10 +21,6 @@ from aios_platform.serving.queue import Failed, Fault, InferenceQueue, Message, 
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.25
-"""Between looks at an empty queue."""
-WAIT_SECONDS = 1.0
-"""Between attempts to reach a queue that does not answer, or a service that is overloaded."""
 T = TypeVar("T")
 
 
@@ -58,6 +54,7 @@ class Worker:
         scorer: Who scores them.
         concurrency: Messages of a model that are scored at once.
         poll_seconds: Between looks at an empty queue.
+        wait_seconds: Until a queue that does not answer, or a service in trouble, is asked again.
     """
 
     def __init__(
@@ -66,12 +63,14 @@ class Worker:
         scorer: Scorer,
         *,
         concurrency: int = 64,
-        poll_seconds: float = POLL_SECONDS,
+        poll_seconds: float = 0.25,
+        wait_seconds: float = 1.0,
     ) -> None:
         self._queue = queue
         self._scorer = scorer
         self._concurrency = concurrency
         self._poll_seconds = poll_seconds
+        self._wait_seconds = wait_seconds
         self._stopped = asyncio.Event()
 
     def stop(self) -> None:
@@ -106,7 +105,7 @@ class Worker:
             if await self._patiently(partial(self._settle, outcomes), once):
                 scored += sum(isinstance(one, Scored) for one in outcomes)
             if any(isinstance(one, Failed) and one.fault is Fault.SERVICE for one in outcomes):
-                await self._pause(WAIT_SECONDS)
+                await self._pause(self._wait_seconds)
         return scored
 
     def _settle(self, outcomes: Sequence[Scored | Failed]) -> bool:
@@ -153,7 +152,7 @@ class Worker:
                     said = True
                 if self._stopped.is_set():
                     return None
-                await self._pause(WAIT_SECONDS)
+                await self._pause(self._wait_seconds)
 
     async def _pause(self, seconds: float) -> None:
         try:
