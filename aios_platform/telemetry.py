@@ -1,6 +1,7 @@
 """Logging, set up by entry points only; a library never configures logging."""
 
 import logging
+import re
 import sys
 import time
 import warnings
@@ -8,6 +9,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 logger = logging.getLogger("aios_platform")
+
+# What stands before a secret and may be read: an API key's public part, a scheme, a URL's user.
+_SECRETS = re.compile(
+    r"(aios_[0-9a-f]{12}_)[A-Za-z0-9_-]{8,}|([Bb]earer )\S{8,}|(://[^\s/:@]*:)[^\s/@]+(?=@)"
+)
+
+
+def redact(line: str) -> str:
+    """The line with API keys, bearer tokens and passwords in URLs blotted out.
+
+    Args:
+        line: Anything that is to be logged.
+    """
+    return _SECRETS.sub(r"\1\2\3***", line)
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats a record, traceback included, without the secrets in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, or several with a traceback."""
+        return redact(super().format(record))
 
 
 def configure(level: str) -> None:
@@ -17,7 +40,7 @@ def configure(level: str) -> None:
         level: Name of the lowest level shown, e.g. 'INFO'.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logger.handlers = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False

@@ -82,9 +82,9 @@ class Burn(Record):
         """One sentence."""
         how = "failed" if self.objective is Objective.AVAILABILITY else "were slow"
         return (
-            f"In the last {_hours(self.rule.long)} {self.bad:,} of {self.requests:,} requests {how}: "
-            f"the error budget of {self.objective} is spent {self.long_rate:.1f} times as fast as "
-            f"it may be; {self.spent:.0%} of 30 days' is gone."
+            f"In the last {_hours(self.rule.long)} {self.bad:,} of {self.requests:,} requests "
+            f"{how}: the error budget of {self.objective} is spent {self.long_rate:.1f} times as "
+            f"fast as it may be; {self.spent:.0%} of 30 days' is gone."
         )
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from aios_platform.components.model_lifecycle.approvals import approval_job
 from aios_platform.components.model_lifecycle.data import data_assets
+from aios_platform.components.model_lifecycle.error_budget import error_budget_sensor
 from aios_platform.components.model_lifecycle.features import feature_assets
 from aios_platform.components.model_lifecycle.freshness import freshness_sensor
 from aios_platform.components.model_lifecycle.inference import inference_assets
@@ -89,7 +90,12 @@ def lifecycle_definitions(names: Names) -> dg.Definitions:
             *monitoring_assets(names),
         ],
         jobs=[*jobs, approval_job(names)],
-        sensors=[*sensors_of(names, jobs), freshness_sensor(names), rollout_sensor(names)],
+        sensors=[
+            *sensors_of(names, jobs),
+            freshness_sensor(names),
+            rollout_sensor(names),
+            error_budget_sensor(names),
+        ],
         schedules=schedules_of(names, jobs),
     )
 
