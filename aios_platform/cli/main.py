@@ -19,6 +19,7 @@ from aios_platform.cli import (
     provenance,
     replay,
     rollout,
+    worker,
     workstation,
 )
 from aios_platform.errors import AiosError
@@ -53,6 +54,8 @@ app.command()(promotion.promote)
 app.command()(promotion.rollback)
 app.command()(package.package)
 app.command()(rollout.rollout)
+app.command()(worker.worker)
+app.command()(worker.queue)
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(promotion.waivers, name="waivers")
 app.add_typer(alerts.app, name="alerts")

@@ -22,6 +22,12 @@ from aios_platform.serving.queue import Failed, Fault, InferenceQueue, Message, 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+# Refusals that a later attempt may not meet; a model is promoted, a feature comes.
+_FAULTS = {
+    "no_champion": Fault.SERVICE,
+    "unknown_model": Fault.SERVICE,
+    "feature_unavailable": Fault.ATTEMPT,
+}
 
 
 class Scorer(Protocol):
@@ -39,7 +45,8 @@ class Scorer(Protocol):
             The version that answered, and the answer.
 
         Raises:
-            RequestRefused: The request never can be scored.
+            RequestRefused: The request never can be scored; but with the codes `no_champion`,
+                `unknown_model` or `feature_unavailable` it may be later.
             AiosError: It may be later.
         """
 
@@ -120,7 +127,8 @@ class Worker:
                 )
             return Scored(message, version, _checked(answer))
         except RequestRefused as error:
-            failed = Failed(message, f"{error.code}: {error}", Fault.MESSAGE)
+            fault = _FAULTS.get(error.code, Fault.MESSAGE)
+            failed = Failed(message, f"{error.code}: {error}", fault)
         except Overloaded as error:
             failed = Failed(message, str(error), Fault.SERVICE, error.retry_after)
         except StoreError as error:

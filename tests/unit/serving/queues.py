@@ -10,6 +10,8 @@ from aios_platform.errors import Overloaded, RequestRefused, ServingError, Store
 
 FAULTS = {
     "refused": RequestRefused("No.", code="invalid_input"),
+    "no_champion": RequestRefused("None.", code="no_champion"),
+    "unavailable": RequestRefused("Old.", code="feature_unavailable"),
     "overloaded": Overloaded("Full.", retry_after=7.0),
     "store": StoreError("Away."),
     "failed": ServingError("Odd."),

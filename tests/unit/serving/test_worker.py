@@ -110,10 +110,11 @@ def test_it_scores_what_is_due_of_its_models(queue, scorer, own_database):
     ("body", "says"),
     [
         ({"fault": "failed"}, "ServingError: Odd."),
+        ({"fault": "unavailable"}, "feature_unavailable: Old."),
         ({"fault": "bug"}, "ZeroDivisionError in predict, line "),
         ({"answer": float("nan")}, "ServingError: An answer cannot be stored as JSON (ValueError"),
     ],
-    ids=["error", "bug", "answer"],
+    ids=["error", "feature", "bug", "answer"],
 )
 def test_a_failure_is_tried_again_and_then_a_dead_letter(queue, own_database, body, says):
     class Odd(ScriptedScorer):
@@ -148,7 +149,7 @@ def test_a_refused_message_stops_no_other(queue, scorer, own_database):
     assert set(results(own_database)) == {"k2"}
 
 
-@pytest.mark.parametrize("fault", ["overloaded", "store"])
+@pytest.mark.parametrize("fault", ["overloaded", "store", "no_champion"])
 def test_a_service_in_trouble_wears_no_message_out(queue, scorer, own_database, fault):
     put(queue, 1, fault=fault, times=3)
     for _ in range(3):
