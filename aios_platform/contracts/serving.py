@@ -194,6 +194,14 @@ class Recording(Record):
         ge=1,
         description="Rows held until they are written; past them, lost and counted.",
     )
+    skew_share: Share = Field(
+        default=0.1,
+        description="Share of a served feature's values that differ from the offline ones, above "
+        "which it is an alert.",
+    )
+    skew_rows: int = Field(
+        default=2_000, ge=100, description="Recorded rows of a window that skew is measured on."
+    )
 
 
 class ServiceLevel(Record):
@@ -296,8 +304,12 @@ class Serving(Record):
             raise ValueError(f"two tiers have one name: {names}")
         if self.tiers[-1].escalate is not None:
             raise ValueError(f"the last tier, '{names[-1]}', has no next one to escalate to")
-        if len(set(self.fallback)) != len(self.fallback):
-            raise ValueError(f"fallback names a hop twice: {list(self.fallback)}")
+        order = [hop for hop in Hop if hop in self.fallback]
+        if list(self.fallback) != order:
+            raise ValueError(
+                f"fallback must name hops once and in the order {', '.join(order)}; it is "
+                f"{', '.join(self.fallback)}"
+            )
         abstains = self.uncertainty.abstain or self.uncertainty.abstain_band is not None
         if abstains and self.safe_default is None:
             raise ValueError("a model that may abstain needs a safe_default to answer")

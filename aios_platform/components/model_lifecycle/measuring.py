@@ -1,8 +1,7 @@
 """Performance of one window: estimated from the scores first, measured by its labels later."""
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.components.model_lifecycle.documents import (
@@ -14,6 +13,7 @@ from aios_platform.components.model_lifecycle.documents import (
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.references import Reference
 from aios_platform.contracts.datasets import DatasetVersion
+from aios_platform.contracts.policy import Slice
 from aios_platform.contracts.windows import Window
 from aios_platform.errors import MetricError
 
@@ -79,7 +79,14 @@ def measure_window(
         confidence=gate.confidence,
         slices=_slices(names, store, window.key, scored.rows),
         min_slice_rows=gate.min_slice_rows,
-        estimate=_estimate(names, window.key, scored, predictions, reference, before),
+        estimate=estimate_of(
+            names,
+            window.key,
+            predictions["probability"].to_numpy(),
+            scored.digest,
+            reference if _scored_by(scored, reference) else None,
+            before,
+        ),
         predictions_digest=scored.digest,
         truth_digest=raw.digest,
     )
@@ -154,34 +161,40 @@ def _revision(names: Names, key: str, revision: int) -> str:
     return f"observations/{names.model}/performance_revisions/{key}/{revision:06d}.json"
 
 
-def _estimate(
+def estimate_of(
     names: Names,
     key: str,
-    scored: DatasetVersion,
-    predictions: Any,
+    probabilities: "NDArray[np.float32]",
+    digest: str,
     reference: Reference | None,
     before: "Performance | None",
 ) -> "Estimate | None":
-    """What was expected of these predictions; made once, before their labels were looked at."""
+    """What was expected of some predictions; made once, before their labels were looked at.
+
+    Args:
+        names: The model.
+        key: Key of the window.
+        probabilities: The predictions, shape (rows,).
+        digest: Their digest.
+        reference: That of the version that made them; None: unknown.
+        before: The newest revision of their performance.
+    """
     from aios_platform.monitoring.estimation import estimate
     from aios_platform.resampling import seed_of
 
     kept = before.estimate if before is not None else None
-    if kept is not None and kept.predictions_digest == scored.digest:
+    if kept is not None and kept.predictions_digest == digest:
         return kept
-    version = scored.inputs.get("model_version")
-    if reference is None or version != reference.champion.version:
-        return None
-    calibration = reference.calibration_without(key)
-    if calibration is None:
+    calibration = reference.calibration_without(key) if reference is not None else None
+    if reference is None or calibration is None:
         return None
     try:
         return estimate(
-            predictions["probability"].to_numpy(),
+            probabilities,
             calibration,
             model_version=reference.champion.version,
-            predictions_digest=scored.digest,
-            seed=seed_of(scored.digest),
+            predictions_digest=digest,
+            seed=seed_of(digest),
             confidence=names.declaration.gate.confidence,
         )
     except MetricError:
@@ -189,20 +202,15 @@ def _estimate(
         return None
 
 
-def _slices(
-    names: Names, store: ArtifactStore, key: str, rows: int
-) -> "dict[str, NDArray[np.bool_]]":
-    """Groups of the window's rows, as the gate slices its exam; the window itself is one anyway."""
+def slices_in(names: Names, table: "pa.Table") -> "dict[str, NDArray[np.bool_]]":
+    """Groups of a table's rows, as the gate slices its exam; the window itself is one anyway."""
     from aios_platform.errors import PromotionError
     from aios_platform.promotion.slices import slices_of
 
-    declared = [each for each in names.declaration.gate.slices if each.column != "window"]
-    frame = store.current(names.frames, key)
-    if not declared or frame is None or frame.rows != rows:
-        return {}
-    table = store.read(frame, _columns(declared))
     found: dict[str, NDArray[np.bool_]] = {}
-    for each in declared:
+    for each in _sliced(names):
+        if each.column not in table.column_names:
+            continue
         try:
             groups = slices_of(each, table[each.column].to_numpy()).groups
         except PromotionError:
@@ -211,5 +219,21 @@ def _slices(
     return found
 
 
-def _columns(declared: Sequence[Any]) -> list[str]:
-    return list(dict.fromkeys(each.column for each in declared))
+def _scored_by(scored: DatasetVersion, reference: Reference | None) -> bool:
+    version = scored.inputs.get("model_version")
+    return reference is not None and version == reference.champion.version
+
+
+def _slices(
+    names: Names, store: ArtifactStore, key: str, rows: int
+) -> "dict[str, NDArray[np.bool_]]":
+    frame = store.current(names.frames, key)
+    declared = _sliced(names)
+    if not declared or frame is None or frame.rows != rows:
+        return {}
+    columns = list(dict.fromkeys(each.column for each in declared))
+    return slices_in(names, store.read(frame, columns))
+
+
+def _sliced(names: Names) -> list[Slice]:
+    return [each for each in names.declaration.gate.slices if each.column != "window"]

@@ -18,6 +18,7 @@ from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.observations import observe_drift, trend
 from aios_platform.components.model_lifecycle.principals import acting_for
 from aios_platform.components.model_lifecycle.references import References
+from aios_platform.components.model_lifecycle.served import measure_served, observe_served
 from aios_platform.components.model_lifecycle.spans import (
     clock_of,
     past_clock,
@@ -30,8 +31,10 @@ from aios_platform.components.model_lifecycle.tables import (
     drift_table,
     performance_metadata,
     revision_table,
+    served_drift_metadata,
+    served_performance_metadata,
 )
-from aios_platform.resources.stores import Artifacts, Ledger
+from aios_platform.resources.stores import Artifacts, Features, Ledger
 from aios_platform.telemetry import stage
 
 if TYPE_CHECKING:
@@ -84,9 +87,11 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
                 reference = references.of(window.key)
                 result = measure_window(names, store, window, clock, reference)
                 found.append(result)
+                served = measure_served(names, store, ledger.open(), window, clock, references)
                 context.add_asset_metadata(
                     {
                         **performance_metadata(result),
+                        **served_performance_metadata(served),
                         "revisions": revision_table(revisions(names, store, window.key)),
                         "matured_through": matured[-1] if matured else "no window",
                         "estimates_so_far": estimate_record(names, store),
@@ -124,7 +129,7 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
         description="The window against the champion's own training data, with an HTML report.",
     )
     def drift(
-        context: dg.AssetExecutionContext, artifacts: Artifacts, ledger: Ledger
+        context: dg.AssetExecutionContext, artifacts: Artifacts, ledger: Ledger, features: Features
     ) -> Iterator[Any]:
         store, found, faults = artifacts.open(), [], {}
         with stage(names.model, "drift", span(context)) as made:
@@ -139,8 +144,19 @@ def monitoring_assets(names: Names) -> list[dg.AssetsDefinition]:
                     names, store, reference, window, page=window is windows[-1]
                 )
                 found.append(result)
+                served = observe_served(
+                    names,
+                    store,
+                    ledger.open(),
+                    window,
+                    references,
+                    features.open,
+                    now=clock_of(context),
+                    past=past_clock(context) is not None,
+                )
                 context.add_asset_metadata(
                     {
+                        **served_drift_metadata(served),
                         "status": str(result.status),
                         "reason": result.reason,
                         "drifted": ", ".join(result.drifted),

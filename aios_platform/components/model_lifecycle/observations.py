@@ -38,28 +38,15 @@ def observe_drift(
     declaration = names.declaration
     predictions = store.require(names.predictions, window.key)
     frame = store.read(store.require(names.frames, window.key))
-    importance = reference.importance
-    common: dict[str, Any] = {
-        "model": names.model,
-        "window": window.key,
-        "frame": frame,
-        "monitoring": declaration.monitoring,
-        "importance": importance.weights if importance else None,
-        "model_version": reference.champion.version,
-    }
-    result = detect(
-        **common,
-        reference=reference.bins,
-        reference_sample=reference.sample,
-        predictions=store.read(predictions, ["probability"]),
-        prediction_reference=reference.prediction_bins,
+    result = against_training(
+        names, reference, window, frame, store.read(predictions, ["probability"])
     )
     write_document(names, store, "drift", window.key, result)
     shown: dict[str, Any] = {}
     earlier = earlier_window(names, store, window.key, reference.training_set.features)
     if earlier is not None:
         other = detect(
-            **common,
+            **_common(names, reference, window, frame),
             reference=earlier.bins,
             reference_sample=earlier.sample,
             compared_with=earlier.label,
@@ -69,6 +56,39 @@ def observe_drift(
     if page or result.status is DriftStatus.DRIFTED:
         shown |= _page(names, store, reference, frame, result)
     return result, shown
+
+
+def against_training(
+    names: Names,
+    reference: Reference,
+    window: Window,
+    frame: "pa.Table",
+    predictions: "pa.Table",
+) -> "DriftReport":
+    """Drift of some rows of a window, and of what was predicted of them (`probability`)."""
+    from aios_platform.monitoring.drift import detect
+
+    return detect(
+        **_common(names, reference, window, frame),
+        reference=reference.bins,
+        reference_sample=reference.sample,
+        predictions=predictions,
+        prediction_reference=reference.prediction_bins,
+    )
+
+
+def _common(
+    names: Names, reference: Reference, window: Window, frame: "pa.Table"
+) -> dict[str, Any]:
+    importance = reference.importance
+    return {
+        "model": names.model,
+        "window": window.key,
+        "frame": frame,
+        "monitoring": names.declaration.monitoring,
+        "importance": importance.weights if importance else None,
+        "model_version": reference.champion.version,
+    }
 
 
 def trend(names: Names, store: ArtifactStore) -> dict[str, Any]:

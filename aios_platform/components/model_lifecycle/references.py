@@ -222,7 +222,17 @@ class References:
             LifecycleError: The ledger does not know the version.
             DatabaseUnavailable: The ledger cannot be read.
         """
-        version = self._store.require(self._names.predictions, key).inputs["model_version"]
+        return self.of_version(
+            self._store.require(self._names.predictions, key).inputs["model_version"]
+        )
+
+    def of_version(self, version: str) -> Reference:
+        """What anything of this version is compared with.
+
+        Raises:
+            LifecycleError: The ledger does not know the version.
+            DatabaseUnavailable: The ledger cannot be read.
+        """
         if version not in self._found:
             scorer = scorer_of(self._names, self._database, version)
             self._found[version] = Reference(self._names, self._store, scorer)

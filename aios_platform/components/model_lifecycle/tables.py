@@ -10,10 +10,12 @@ from aios_platform.ledger.entries import entries
 from aios_platform.ledger.health import RETRAIN_DECISION
 
 if TYPE_CHECKING:
+    from aios_platform.components.model_lifecycle.served import DriftAndSkew, Served
     from aios_platform.database import Database
     from aios_platform.monitoring.drift import DriftReport
     from aios_platform.monitoring.estimation import EstimateScore
     from aios_platform.monitoring.performance import Performance
+    from aios_platform.monitoring.skew import SkewReport
 
 SHOWN_DECISIONS = 24
 
@@ -118,6 +120,64 @@ def revision_table(found: "Sequence[Performance]") -> dg.TableMetadataValue:
                 "restated": each.restated,
             }
             for each in reversed(found)
+        ],
+    )
+
+
+def served_performance_metadata(served: "Served[Performance]") -> dict[str, Any]:
+    """Performance of served traffic, version by version; nothing where nothing was served."""
+    if not served.found and not served.failure:
+        return {}
+    figures = ("answers", "unnamed", "predictions", "matched", "value", "low", "high", "recorded")
+    kinds = {"version": "string", "status": "string", **dict.fromkeys(figures, "float")}
+    records = [
+        {
+            "version": traffic.version,
+            "status": str(each.status),
+            "answers": float(traffic.answers.num_rows),
+            "unnamed": float(traffic.unnamed),
+            "predictions": float(each.predictions),
+            "matched": float(each.matched),
+            "value": _rounded(each.metrics.get(each.metric)),
+            "low": _rounded(each.low),
+            "high": _rounded(each.high),
+            "recorded": _rounded(traffic.read),
+            "by_source": ", ".join(f"{name} {rows}" for name, rows in traffic.by_source.items()),
+        }
+        for traffic, each in served.found
+    ]
+    return {
+        **({"served": _table({**kinds, "by_source": "string"}, records)} if records else {}),
+        **({"served_failed": served.failure} if served.failure else {}),
+    }
+
+
+def served_drift_metadata(served: "Served[DriftAndSkew]") -> dict[str, Any]:
+    """Drift and skew of served traffic, version by version; nothing where nothing was served."""
+    shown: dict[str, Any] = {"served_failed": served.failure} if served.failure else {}
+    for traffic, found in served.found:
+        name = f"served_version_{traffic.version}"
+        shown[f"{name}_drift"] = found.drift.reason
+        shown[f"{name}_psi"] = drift_table(found.drift)
+        shown[f"{name}_skew"] = found.skew.reason
+        shown[f"{name}_skew_by_feature"] = _skew_table(found.skew)
+    return shown
+
+
+def _skew_table(report: "SkewReport") -> dg.TableMetadataValue:
+    kinds = {"feature": "string", "origin": "string"}
+    figures = ("cells", "different", "share", "missing", "psi")
+    return _table(
+        {**kinds, **dict.fromkeys(figures, "float"), "skewed": "string", "example": "string"},
+        [
+            {
+                "feature": each.name,
+                "origin": each.origin,
+                **{name: _rounded(getattr(each, name)) for name in figures},
+                "skewed": "yes" if each.skewed else "no",
+                "example": each.example,
+            }
+            for each in sorted(report.features, key=lambda each: -each.share)
         ],
     )
 
