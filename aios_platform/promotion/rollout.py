@@ -117,7 +117,9 @@ def watch(
     if not new and waited > LIVE_WATCH:
         return Move(action=Action.CLOSE, reason="It has been live for long enough.")
     alpha = policy.alpha / GUARDS
-    tripped = list(_errors(live, previous, policy, alpha))
+    # Of few requests, long past, nothing more will be known: they excuse nobody.
+    known = previous if previous.requests >= LEAST else Traffic()
+    tripped = list(_errors(live, known, policy, alpha))
     if new:
         tripped += _shifts(live, previous, policy, alpha, first.requests)
     evidence = _figures(live, previous)

@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 from aios_platform.contracts.rollouts import Sample
 
-# Below it the normal limit says nothing about a mean.
-LEAST = 30
+# Fewer say nothing about a mean. Of 30 heavy-tailed latencies the test at 5 % spoke in 11 % of
+# simulated runs at the bound itself, of 100 in 7 %, and in 4 % where the tail was ordinary.
+LEAST = 100
 _BISECTIONS = 50
 
 
@@ -58,12 +59,12 @@ def rate_exceeds(
 
     Args:
         candidate: Events and count.
-        reference: Events and count; fewer than `LEAST` count as free of events.
+        reference: Events and count; where there is none, it counts as free of events.
         margin: What is tolerated above the reference.
         alpha: Probability of ever saying so of a rate that is not.
     """
     low, _ = rate_bounds(*candidate, alpha / 2)
-    bound = rate_bounds(*reference, alpha / 2)[1] if reference[1] >= LEAST else 0.0
+    bound = rate_bounds(*reference, alpha / 2)[1] if reference[1] else 0.0
     return low > bound + margin
 
 
