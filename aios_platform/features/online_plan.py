@@ -291,8 +291,16 @@ def _add_requested(kinds: dict[str, str], view: Any) -> None:
 def _on_demand(view: Any, places: dict[str, int]) -> OnDemandView:
     import pyarrow as pa
 
+    # Under both of its names, as Feast hands it over.
+    long = {
+        f"{projection.name}__{feature.name}": feature.name
+        for projection in view.source_feature_view_projections.values()
+        for feature in projection.features
+    }
+
     def by_column(columns: Columns) -> Mapping[str, list[Any]]:
-        found: dict[str, list[Any]] = view.transform_dict(columns)
+        both = columns | {name: columns[short] for name, short in long.items()}
+        found: dict[str, list[Any]] = view.feature_transformation.udf(both)
         return found
 
     def by_frame(columns: Columns) -> Mapping[str, list[Any]]:

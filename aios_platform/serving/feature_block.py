@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from aios_platform.errors import FeatureError
 from aios_platform.features.online_plan import OnDemandView, OnlinePlan
+from aios_platform.serving.feature_cache import Entry
 from aios_platform.serving.feature_keys import Key
-from aios_platform.serving.feature_values import EntityLayout, Values
+from aios_platform.serving.feature_values import EntityLayout
 
 Row = tuple[Any, ...]
 MICROSECONDS = 1e6
@@ -52,25 +53,42 @@ class BlockBuilder:
         self, plan: OnlinePlan, layouts: Sequence[EntityLayout], places: Mapping[str, int]
     ) -> None:
         self._plan = plan
-        self._kinds = [_Kind(plan, layout) for layout in layouts]
         self._places = places
-        self._ttl = np.array(
-            [np.inf if v.ttl is None else v.ttl * MICROSECONDS for v in plan.views]
-        )
-        self._stored = {
-            source: (kind, slot, is_number)
-            for kind, layout in enumerate(layouts)
-            for is_number, cells in ((False, layout.objects), (True, layout.numbers))
-            for slot, source in enumerate(cells)
-            if is_number or source not in layout.numbers
+        self._unknown = [(*layout.without_values(0.0), 0.0) for layout in layouts]
+        self._unread = [(*layout.without_values(layout.cells), 0.0) for layout in layouts]
+        # A row's values are those of its entities, one after the other.
+        starts = np.cumsum([0, *(layout.width for layout in layouts)])
+        self._width = int(starts[-1])
+        self._found = starts[:-1]
+        self._cells = np.array([layout.cells for layout in layouts])
+        event = {
+            view: int(start) + 1 + place
+            for start, layout in zip(starts[:-1], layouts, strict=True)
+            for place, view in enumerate(layout.views)
         }
+        self._events = [event[view] for view in range(len(plan.views))]
+        self._numbers = [
+            int(start) + layout.first + slot
+            for start, layout in zip(starts[:-1], layouts, strict=True)
+            for slot in range(len(layout.numbers))
+        ]
+        numbers = [source for layout in layouts for source in layout.numbers]
+        objects = [source for layout in layouts for source in layout.objects]
+        self._number_views = [view for view, _ in numbers]
+        self._object_views = [view for view, _ in objects]
+        self._stored = {source: (False, slot) for slot, source in enumerate(objects)}
+        self._stored |= {source: (True, slot) for slot, source in enumerate(numbers)}
+        self._take, self._to = _served(plan, numbers, plan.numerical)
+        self._texts = list(zip(*_served(plan, objects, plan.categorical), strict=True))
+        ttls = [np.inf if view.ttl is None else view.ttl for view in plan.views]
+        self._ttl = np.array(ttls) * MICROSECONDS
 
     def build(
         self,
         rows: Sequence[Row],
         moments: NDArray[np.float64],
         keys: Sequence[Sequence[Key]],
-        found: Sequence[Sequence[Values | None]],
+        found: Sequence[Sequence[Entry | None]],
     ) -> FeatureBlock:
         """Make the block of some rows.
 
@@ -84,37 +102,34 @@ class BlockBuilder:
             FeatureError: An on-demand view fails.
         """
         plan, count = self._plan, len(rows)
-        event = np.full((count, len(plan.views)), np.nan)
-        missing, unreachable = np.zeros(count, bool), np.zeros(count, bool)
-        numbers: list[NDArray[np.float64]] = []
-        objects: list[list[tuple[Any, ...]]] = []
-        for kind, values, asked in zip(self._kinds, found, keys, strict=True):
-            if None in values:
-                unread = [v is None and k is not None for v, k in zip(values, asked, strict=True)]
-                unreachable |= np.array(unread)
-                values = [v or kind.gap(k) for v, k in zip(values, asked, strict=True)]
-            block = np.frombuffer(b"".join([v[0] for v in values if v]), np.float64)
-            block = block.reshape(count, kind.layout.width)
-            event[:, kind.layout.views] = block[:, 1 : kind.layout.first]
-            missing |= block[:, 0] < kind.layout.cells
-            numbers.append(block)
-            objects.append([v[1] for v in values if v] if kind.layout.objects else [])
+        entries, unreachable = self._without_gaps(keys, found, count)
+        by_row = list(zip(*entries, strict=True))
+        joined = b"".join([entry[0] for row in by_row for entry in row])
+        values = np.frombuffer(joined, np.float64).reshape(count, self._width)
+        event = values[:, self._events]
+        missing: NDArray[np.bool_] = ~np.all(values[:, self._found] >= self._cells, axis=1)
         age = np.rint(moments * MICROSECONDS)[:, None] - event
         # An age that is not a number is no age within the TTL.
         expired = ~((age <= self._ttl) | np.isnan(event))
-        if expired.any():
-            for place, kind in enumerate(self._kinds):
-                numbers[place] = kind.numbers_without(expired, numbers[place])
-                objects[place] = kind.objects_without(expired, objects[place])
+        stale: NDArray[np.bool_] = np.any(expired, axis=1)
+        numbers = values[:, self._numbers]
+        objects: list[list[Any]] = []
+        if self._object_views:
+            objects = [[value for entry in row for value in entry[1]] for row in by_row]
+        if stale.any():
+            numbers[expired[:, self._number_views]] = np.nan
+            for values_, gone in zip(objects, expired[:, self._object_views], strict=False):
+                for slot in np.flatnonzero(gone).tolist():
+                    values_[slot] = None
         matrix = np.full((count, len(plan.numerical)), np.nan, np.float32)
         texts: list[list[str]] = [[] for _ in plan.categorical]
         with np.errstate(over="ignore", invalid="ignore"):
-            for kind, block, of_kind in zip(self._kinds, numbers, objects, strict=True):
-                matrix[:, kind.to] = block[:, kind.take]
-                for slot, to in kind.texts:
-                    texts[to] = _texts([each[slot] for each in of_kind])
+            matrix[:, self._to] = numbers[:, self._take]
+            for slot, to in self._texts:
+                texts[to] = _texts([each[slot] for each in objects])
             for view in plan.on_demand:
-                self._compute(view, rows, moments, numbers, objects, matrix, texts)
+                columns = self._columns(view, rows, moments, numbers, objects)
+                self._compute(view, columns, matrix, texts)
         infinite = np.isinf(matrix)
         if infinite.any():
             matrix[infinite] = np.nan
@@ -124,21 +139,44 @@ class BlockBuilder:
             texts=tuple(texts),
             event=event / MICROSECONDS,
             missing=missing,
-            stale=expired.any(axis=1),
+            stale=stale,
             unreachable=unreachable,
         )
 
-    def _compute(
+    def _without_gaps(
+        self,
+        keys: Sequence[Sequence[Key]],
+        found: Sequence[Sequence[Entry | None]],
+        count: int,
+    ) -> tuple[list[list[Entry]], NDArray[np.bool_]]:
+        """Entries for all, and the rows for which something was not read."""
+        unreachable = np.zeros(count, bool)
+        entries = []
+        for of_kind, asked, unknown, unread in zip(
+            found, keys, self._unknown, self._unread, strict=True
+        ):
+            if None in of_kind:
+                unreachable |= [
+                    entry is None and key is not None
+                    for entry, key in zip(of_kind, asked, strict=True)
+                ]
+            entries.append(
+                [
+                    entry or (unknown if key is None else unread)
+                    for entry, key in zip(of_kind, asked, strict=True)
+                ]
+            )
+        return entries, unreachable
+
+    def _columns(
         self,
         view: OnDemandView,
         rows: Sequence[Row],
         moments: NDArray[np.float64],
-        numbers: list[NDArray[np.float64]],
-        objects: list[list[tuple[Any, ...]]],
-        matrix: NDArray[np.float32],
-        texts: list[list[str]],
-    ) -> None:
-        """Compute one on-demand view into the matrix and the texts."""
+        numbers: NDArray[np.float64],
+        objects: list[list[Any]],
+    ) -> dict[str, list[Any]]:
+        """What an on-demand view is given: keys, what it takes of the request and of the store."""
         columns: dict[str, list[Any]] = {}
         for name, kind in self._plan.kinds.items():
             if name == self._plan.moment:
@@ -150,25 +188,34 @@ class BlockBuilder:
                 column = [None if t is None else _whole_second(t.timestamp()) for t in column]
             columns[name] = column
         for source in view.stored:
-            of_kind, slot, is_number = self._stored[source]
+            is_number, slot = self._stored[source]
             if is_number:
-                column = numbers[of_kind][:, self._kinds[of_kind].layout.first + slot].tolist()
+                column = numbers[:, slot].tolist()
                 columns[source[1]] = [None if value != value else value for value in column]
             else:
-                columns[source[1]] = [each[slot] for each in objects[of_kind]]
+                columns[source[1]] = [each[slot] for each in objects]
+        return columns
+
+    def _compute(
+        self,
+        view: OnDemandView,
+        columns: dict[str, list[Any]],
+        matrix: NDArray[np.float32],
+        texts: list[list[str]],
+    ) -> None:
+        """Compute an on-demand view into the matrix and the texts."""
         try:
             computed = view.compute(columns)
-            results = [list(computed[name]) for name in view.features]
-            if any(len(result) != len(rows) for result in results):
-                raise ValueError("it returned another number of rows than it was given")
-            for name, result in zip(view.features, results, strict=True):
-                if name in self._plan.numerical:
-                    column_ = np.array(result, np.float64)
-                    if name in view.whole:
-                        column_ = np.trunc(column_)
-                    matrix[:, self._plan.numerical.index(name)] = column_
-                elif name in self._plan.categorical:
+            for name in view.features:
+                result = list(computed[name])
+                if len(result) != len(matrix):
+                    raise ValueError(f"'{name}' has {len(result)} of {len(matrix)} rows")
+                if name in self._plan.categorical:
                     texts[self._plan.categorical.index(name)] = _texts(result)
+                    continue
+                column = np.array(result, np.float64)
+                column = np.trunc(column) if name in view.whole else column
+                matrix[:, self._plan.numerical.index(name)] = column
         except Exception as error:
             raise FeatureError(
                 f"The on-demand feature view '{view.name}' fails: {type(error).__name__}: {error}",
@@ -176,52 +223,17 @@ class BlockBuilder:
             ) from error
 
 
-class _Kind:
-    """Where the values of one entity kind go."""
-
-    def __init__(self, plan: OnlinePlan, layout: EntityLayout) -> None:
-        self.layout = layout
-        served = {name: place for place, name in enumerate(plan.numerical)}
-        texts = {name: place for place, name in enumerate(plan.categorical)}
-        pairs = [
-            (layout.first + slot, served[name])
-            for slot, (view, name) in enumerate(layout.numbers)
-            if name in plan.views[view].served
-        ]
-        self.take = [slot for slot, _ in pairs]
-        self.to = [place for _, place in pairs]
-        self.texts = [
-            (slot, texts[name])
-            for slot, (view, name) in enumerate(layout.objects)
-            if name in texts and name in plan.views[view].served
-        ]
-        self._unknown = layout.filled(0.0)
-        self._unread = layout.filled(float(layout.cells))
-
-    def gap(self, key: Key) -> Values:
-        """Values in place of those that there are not."""
-        return self._unknown if key is None else self._unread
-
-    def numbers_without(
-        self, expired: NDArray[np.bool_], block: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        views = np.array([view for view, _ in self.layout.numbers], np.intp)
-        if not len(views):
-            return block
-        kept = block.copy()
-        kept[:, self.layout.first :][expired[:, views]] = np.nan
-        return kept
-
-    def objects_without(
-        self, expired: NDArray[np.bool_], objects: list[tuple[Any, ...]]
-    ) -> list[tuple[Any, ...]]:
-        if not objects:
-            return objects
-        gone = expired[:, [view for view, _ in self.layout.objects]]
-        return [
-            tuple(None if out else value for value, out in zip(values, row, strict=True))
-            for values, row in zip(objects, gone.tolist(), strict=True)
-        ]
+def _served(
+    plan: OnlinePlan, sources: list[tuple[int, str]], names: tuple[str, ...]
+) -> tuple[list[int], list[int]]:
+    """Where the model's features lie among what is read, and their places in its schema."""
+    places = {name: place for place, name in enumerate(names)}
+    pairs = [
+        (slot, places[name])
+        for slot, (view, name) in enumerate(sources)
+        if name in places and name in plan.views[view].served
+    ]
+    return [slot for slot, _ in pairs], [place for _, place in pairs]
 
 
 def _texts(column: list[Any]) -> list[str]:

@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from aios_platform.errors import DatabaseUnavailable
 from aios_platform.serving.feature_keys import Key
 from aios_platform.serving.feature_values import Values
 
-Entry = tuple[float, Values]
-"""When it was read (monotonic seconds), and the values."""
+Entry = tuple[bytes, tuple[Any, ...], float]
+"""The values, and when they were read (monotonic seconds)."""
 Wanted = list[dict[Key, None]]
 Found = list[dict[Key, Entry]]
 
@@ -56,7 +57,7 @@ class EntityCache:
         self._gathering: _Round | None = None
         self._reading: asyncio.Task[None] | None = None
 
-    async def find(self, keys: Sequence[Sequence[Key]]) -> list[list[Values | None]]:
+    async def find(self, keys: Sequence[Sequence[Key]]) -> list[list[Entry | None]]:
         """Values per entity kind and key; None where there are none, or where the key is None.
 
         Raises:
@@ -68,7 +69,7 @@ class EntityCache:
             {
                 key: None
                 for key, entry in zip(asked, of_kind, strict=True)
-                if (entry is None or entry[0] <= oldest) and key is not None
+                if (entry is None or entry[2] <= oldest) and key is not None
             }
             for asked, of_kind in zip(keys, entries, strict=True)
         ]
@@ -78,7 +79,7 @@ class EntityCache:
                 [found.get(key, entry) for key, entry in zip(asked, of_kind, strict=True)]
                 for asked, of_kind, found in zip(keys, entries, read, strict=True)
             ]
-        return [[None if entry is None else entry[1] for entry in of_kind] for of_kind in entries]
+        return entries
 
     async def close(self) -> None:
         """Let nobody wait any more."""
@@ -131,7 +132,7 @@ class EntityCache:
             else:
                 now = self._clock()
                 found: Found = [
-                    {key: (now, value) for key, value in zip(asked, read, strict=True)}
+                    {key: (*value, now) for key, value in zip(asked, read, strict=True)}
                     for asked, read in zip(keys, values, strict=True)
                 ]
                 flying.found.set_result(found)

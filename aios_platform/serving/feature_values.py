@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,8 @@ Values = tuple[bytes, tuple[Any, ...]]
 class EntityLayout:
     """Where the values of an entity lie.
 
-    Its numbers are: how many cells were found, the event of each view (Unix microseconds), the
-    numerical features.
+    Its numbers are: how many cells were found (NaN: none), the event of each view (Unix
+    microseconds), the numerical features.
 
     Args:
         views: Places of its views in the plan.
@@ -53,22 +54,22 @@ class EntityLayout:
     numbers: tuple[tuple[int, str], ...]
     objects: tuple[tuple[int, str], ...]
 
-    @property
+    @cached_property
     def first(self) -> int:
         """Place of the first numerical feature."""
         return 1 + len(self.views)
 
-    @property
+    @cached_property
     def width(self) -> int:
         """How many numbers there are."""
         return self.first + len(self.numbers)
 
-    @property
+    @cached_property
     def cells(self) -> int:
         """How many cells are found when none is missing."""
         return len(self.numbers) + len(self.objects)
 
-    def filled(self, cells: float) -> Values:
+    def without_values(self, cells: float) -> Values:
         """Values of an entity of which nothing is known but the number of cells."""
         numbers = np.full(self.width, np.nan)
         numbers[0] = cells
@@ -139,8 +140,6 @@ class ValueReader:
         starts = np.concatenate(([0], np.cumsum(sizes)))
         flat = np.full(int(starts[-1]), np.nan)
         found: list[dict[int, list[Any]]] = [{} for _ in counts]
-        for layout, start, end in zip(self.layouts, starts[:-1], starts[1:], strict=True):
-            flat[start : end : layout.width] = 0.0
         if numbers:
             cells = np.frombuffer(numbers, CELL)
             column = cells["column"].astype(np.intp)
@@ -148,20 +147,19 @@ class ValueReader:
             at = starts[owner] + (cells["place"].astype(np.intp) - 1) * self._width[owner]
             value, known = _numbers(cells)
             flat[at + self._slot[column]] = value
-            np.fmin.at(flat, at + self._event[column], cells["event"].astype(np.float64))
+            event = cells["event"].astype(np.float64) + EPOCH_MICROSECONDS
+            np.fmin.at(flat, at + self._event[column], event)
+            flat[at] = 0.0
             np.add.at(flat, at, known)
-        for column_, place, event, value_ in _variable(objects or b""):
-            owner_ = int(self._owner[column_])
+        for number, place, moment, message in _variable(objects or b""):
+            owner_ = int(self._owner[number])
             layout = self.layouts[owner_]
             row = int(starts[owner_]) + (place - 1) * layout.width
-            event_at = row + int(self._event[column_])
-            flat[event_at] = np.fmin(flat[event_at], event)
-            flat[row] += 1.0
+            event_ = row + int(self._event[number])
+            flat[event_] = np.fmin(flat[event_], moment + EPOCH_MICROSECONDS)
+            flat[row] = np.nan_to_num(flat[row]) + 1.0
             kept = found[owner_].setdefault(place - 1, [None] * len(layout.objects))
-            kept[self._objects[column_]] = value_
-        for layout, start, end in zip(self.layouts, starts[:-1], starts[1:], strict=True):
-            for event_ in range(1, layout.first):
-                flat[start + event_ : end : layout.width] += EPOCH_MICROSECONDS
+            kept[self._objects[number]] = message
         raw = flat.tobytes()
         return [
             _split(layout, raw, int(start) * 8, count, kept_)
