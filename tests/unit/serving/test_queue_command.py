@@ -42,9 +42,9 @@ def queue(own_database):
 
 def test_put_shows_in_the_status_and_its_result_when_it_is_there(aios, queue, tmp_path):
     file = tmp_path / "body.json"
-    file.write_text('{"rows": []}')
+    file.write_text('{"instances": []}')
     assert aios("queue", MODEL, "put", "--key", "a", "--body", str(file)) == (0, "")
-    assert aios("queue", MODEL, "put", "--key", "b", given='{"rows": [1]}') == (0, "")
+    assert aios("queue", MODEL, "put", "--key", "b", given='{"instances": [1]}') == (0, "")
     assert aios("queue", MODEL)[1].startswith(f"{MODEL}: 2 due, 0 held or to be tried again")
     assert aios("queue", MODEL, "result", "--key", "a") == (3, "")
     queue.settle([Scored(message, "3", '{"p": 0.5}') for message in queue.take(MODEL, 1)])
@@ -101,7 +101,7 @@ def test_feeding_it_needs_the_role_operator(aios, own_database, queue):
 
 
 def test_without_a_champion_a_worker_leaves_messages_where_they_are(aios, own_database, queue):
-    queue.put(MODEL, "a", {"rows": []})
+    queue.put(MODEL, "a", {"instances": []})
     assert aios("worker", MODEL, "--once") == (0, "Messages scored: 0.\n")
     attempts, error, _ = waiting(own_database)["a"]
     assert (attempts, error.split(":")[0], results(own_database)) == (0, "no_champion", {})
