@@ -33,6 +33,7 @@ The tree::
     │   ├── DeadlineExceeded     an answer would come too late, and was not computed
     │   └── VersionUnusable      a model version cannot be brought to traffic
     ├── RolloutError             a rollout cannot be started, changed or carried out
+    ├── ReviewError              a row of the review queue is not there, or decided otherwise
     ├── AlertError               an output did not take an alert, or there is no such alert
     └── LifecycleError           a stage was asked for before what it needs exists
 
@@ -199,6 +200,10 @@ class VersionUnusable(ServingError):
 
 class RolloutError(AiosError):
     """A rollout cannot be started, changed or carried out."""
+
+
+class ReviewError(AiosError):
+    """A row of the review queue is not there, or was decided otherwise."""
 
 
 class AlertError(AiosError):

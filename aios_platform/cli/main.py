@@ -18,7 +18,9 @@ from aios_platform.cli import (
     promotion,
     provenance,
     replay,
+    reviews,
     rollout,
+    serve,
     worker,
     workstation,
 )
@@ -53,7 +55,9 @@ app.command()(promotion.train)
 app.command()(promotion.promote)
 app.command()(promotion.rollback)
 app.command()(package.package)
+app.command()(serve.serve)
 app.command()(rollout.rollout)
+app.command()(reviews.reviews)
 app.command()(worker.worker)
 app.command()(worker.queue)
 app.add_typer(approvals.app, name="approvals")

@@ -183,6 +183,16 @@ def _rolled_out(payload: Payload) -> Iterable[str]:
         yield f"Figures: {', '.join(figures)}."
 
 
+def _reviewed(payload: Payload) -> Iterable[str]:
+    row = payload["row_id"] or f"place {payload['place']} of request {payload['request_id']}"
+    answer = "positive" if payload["positive"] else "negative"
+    yield (
+        f"Version {payload['version']} abstained on {row} ({payload['abstained_because']}); it "
+        f"would have answered {payload['probability']:.4g}. A person decided that it is {answer}: "
+        f"{payload['reason']}."
+    )
+
+
 def _plain(payload: Payload) -> Iterable[str]:
     for key, value in payload.items():
         yield f"  {key.replace('_', ' ')}: {value}"
@@ -206,6 +216,7 @@ _KINDS: dict[str, Callable[[Payload], Iterable[str]]] = {
     "call_granted": _calls,
     "call_revoked": _calls,
     "rollout": _rolled_out,
+    "review_decision": _reviewed,
     "retrain_decision": _retrain,
     "candidate": _candidate,
     "alias_projected": _projected,
