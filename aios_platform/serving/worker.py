@@ -5,6 +5,7 @@ import hashlib
 import logging
 import signal
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -111,7 +112,10 @@ class Worker:
             outcomes = await asyncio.gather(*map(self._score, messages))
             if await self._patiently(partial(self._settle, outcomes), once):
                 scored += sum(isinstance(one, Scored) for one in outcomes)
-            if any(isinstance(one, Failed) and one.fault is Fault.SERVICE for one in outcomes):
+            failed = [one for one in outcomes if isinstance(one, Failed)]
+            if failed:
+                _log(model, failed, len(outcomes))
+            if any(one.fault is Fault.SERVICE for one in failed):
                 await self._pause(self._wait_seconds)
         return scored
 
@@ -130,11 +134,10 @@ class Worker:
             fault = _FAULTS.get(error.code, Fault.MESSAGE)
             failed = Failed(message, f"{error.code}: {error}", fault)
         except Overloaded as error:
-            failed = Failed(message, str(error), Fault.SERVICE, error.retry_after)
-        except StoreError as error:
-            failed = Failed(message, str(error), Fault.SERVICE)
+            failed = Failed(message, f"Overloaded: {error}", Fault.SERVICE, error.retry_after)
         except AiosError as error:
-            failed = Failed(message, f"{type(error).__name__}: {error}", Fault.ATTEMPT)
+            fault = Fault.SERVICE if isinstance(error, StoreError) else Fault.ATTEMPT
+            failed = Failed(message, f"{type(error).__name__}: {error}", fault)
         except TimeoutError:
             limit = self._queue.lease_seconds
             failed = Failed(message, f"no answer within {limit:g} s", Fault.ATTEMPT)
@@ -143,7 +146,6 @@ class Worker:
             place = traceback.extract_tb(error.__traceback__)[-1]
             what = f"{type(error).__name__} in {place.name}, line {place.lineno}"
             failed = Failed(message, what, Fault.ATTEMPT)
-            logger.error("A message for %s failed: %s.", message.model, what)
         return failed
 
     async def _patiently(self, ask: Callable[[], T], once: bool) -> T | None:
@@ -188,6 +190,13 @@ async def work(worker: Worker, models: Sequence[str], *, once: bool = False) -> 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
     return await worker.run(models, once=once)
+
+
+def _log(model: str, failed: Sequence[Failed], tried: int) -> None:
+    # Only the kind: what comes after the colon may quote the message.
+    kinds = Counter(one.error.partition(":")[0] for one in failed)
+    what = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common(5))
+    logger.warning("%s: %d of %d messages were not scored: %s.", model, len(failed), tried, what)
 
 
 def _checked(answer: dict[str, Any]) -> str:

@@ -141,10 +141,11 @@ def test_a_passing_failure_costs_nothing_but_time(queue, scorer, own_database):
     assert results(own_database) == {"k1": {"n": 1}}
 
 
-def test_a_refused_message_stops_no_other(queue, scorer, own_database):
+def test_a_refused_message_stops_no_other_and_is_not_quoted(queue, scorer, own_database, caplog):
     put(queue, 1, fault="refused")
     put(queue, 2)
     assert run_once(queue, scorer) == 1
+    assert caplog.messages == ["m: 1 of 2 messages were not scored: invalid_input (1)."]
     assert dead(own_database) == {"k1": (1, "invalid_input: No.")}
     assert set(results(own_database)) == {"k2"}
 
