@@ -54,6 +54,18 @@ class Settings(BaseSettings):
     metrics_folder: Path | None = Field(
         default=None, description="Where the gateway's worker processes add up their metrics."
     )
+    serve_models: str | None = Field(
+        default=None, description="Models that the gateway serves, separated by commas; unset, all."
+    )
+    serve_keys: bool = Field(
+        default=False, description="Whether the gateway wants a key of everybody."
+    )
+    trace_share: float = Field(
+        default=0.01, ge=0, le=1, description="Share of requests that the gateway traces."
+    )
+    trace_endpoint: str | None = Field(
+        default=None, description="OTLP endpoint for the gateway's traces; unset, no traces."
+    )
     log_level: str = Field(default="INFO", description="Level of the platform's own log lines.")
     mlflow_url: str = Field(
         default="http://127.0.0.1:5000", description="Where `aios ui` serves MLflow's pages."

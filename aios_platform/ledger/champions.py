@@ -26,6 +26,18 @@ def champion_of(database: Database, model: str) -> Champion | None:
         return _read(connection, model)
 
 
+def champions(database: Database) -> dict[str, Champion]:
+    """The champion of every model that has one, by model.
+
+    Raises:
+        DatabaseUnavailable: The ledger cannot be read. That is never "no champions".
+    """
+    with database.begin() as connection:
+        records = connection.execute(text("SELECT record FROM champion")).scalars()
+        found = [Champion.model_validate(record) for record in records]
+    return {champion.model: champion for champion in found}
+
+
 def promote(
     database: Database,
     verdict: Verdict,

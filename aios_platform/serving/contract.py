@@ -130,6 +130,7 @@ class InputContract:
             "Row", fields, kw_only=True, forbid_unknown_fields=True, gc=False
         )
         rows: Any = list[self.row_type]  # type: ignore[name-defined]
+        self._rows = rows
         self.envelope = msgspec.defstruct(
             "PredictRequest",
             [
@@ -173,6 +174,21 @@ class InputContract:
         if body.count(b'"') != self._quotes(rows):
             refuse_repeats(body)
         return (rows if self._plain else [self._whole(row) for row in rows]), single
+
+    def convert(self, records: list[dict[str, Any]]) -> list[Row]:
+        """The rows of records that came in another form than JSON.
+
+        Raises:
+            RequestRefused: One does not fit the contract.
+        """
+        try:
+            structs = msgspec.convert(records, self._rows)
+        except msgspec.ValidationError as error:
+            raise RequestRefused(
+                f"The columns do not fit contract {self.version}: {error}.", code="invalid_input"
+            ) from None
+        rows = [msgspec.structs.astuple(struct) for struct in structs]
+        return rows if self._plain else [self._whole(row) for row in rows]
 
     def _quotes(self, rows: list[Row]) -> int:
         """Least quotation marks of a body with these rows.

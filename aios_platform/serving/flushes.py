@@ -163,6 +163,11 @@ def write(database: Database, flush: Flush) -> None:
         _write_columns(connection, _ITEM, _item_columns(flush.items))
 
 
+def record_one(connection: Connection, served: ServedRows) -> None:
+    """Write one request's rows inside the caller's transaction."""
+    connection.execute(text(_BATCH), [_batch([served], served.rows, 1.0)])
+
+
 # A number that is there, or a later one, updates nothing and returns no row.
 _ENTER = """
 INSERT INTO recorder AS r (id, written) VALUES (:id, :number)

@@ -26,9 +26,10 @@ class Work:
     """
 
     __slots__ = (
-        "ages", "arrived", "contract", "count", "deadline", "done", "error", "frame", "ids",
-        "moments", "probabilities", "recorded", "request_id", "role", "rows", "served_by", "sets",
-        "single", "sources", "tiers", "unsure", "version",
+        "ages", "arrived", "contract", "count", "deadline", "done", "error", "first", "frame",
+        "ids", "moments", "probabilities", "recorded", "reply", "request_id", "role", "rows",
+        "served", "served_by", "sets", "single", "sources", "tiers", "unsure", "version",
+        "versions",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +58,8 @@ class Work:
         self.deadline = deadline
         self.done = done
         self.single = single
+        self.first = 0
+        """Place of its first row in the caller's request."""
         self.tiers = tiers
         """Places of the tiers that may answer; None: all."""
         self.error: BaseException | None = None
@@ -74,7 +77,14 @@ class Work:
         """Prediction sets: bit 0 negative, bit 1 positive. None: not known for the version."""
         self.unsure: NDArray[np.bool_] | None = None
         """Rows on which the model abstains."""
+        self.versions: Sequence[str] | None = None
+        """Version of each row, where they are not all of one."""
         self.recorded = True
+        """Whether it goes into the record of served traffic with others."""
+        self.served: Any = None
+        """Its own record (`ServedRows`), where it does not."""
+        self.reply: Any = None
+        """Where the answer goes; the gateway's own."""
 
     def fail(self, error: BaseException) -> None:
         """End it without an answer."""

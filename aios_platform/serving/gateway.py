@@ -1,0 +1,478 @@
+"""The gateway without a protocol: a request in, an answer out, and everything around it."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from aios_platform.contracts.declaration import ModelDeclaration
+from aios_platform.database import Database
+from aios_platform.errors import AiosError, RequestRefused, ServingError
+from aios_platform.serving import metrics
+from aios_platform.serving.access import Access, Caller
+from aios_platform.serving.columnar import Columnar, arrow_columns
+from aios_platform.serving.contract import Row
+from aios_platform.serving.deployment import Deployment, Loaded
+from aios_platform.serving.features import OnlineReader
+from aios_platform.serving.flushes import record_one
+from aios_platform.serving.idempotency import Idempotency, Stored
+from aios_platform.serving.loading import Origins
+from aios_platform.serving.problems import problem_of
+from aios_platform.serving.recording import Recorder, ReviewItem
+from aios_platform.serving.replies import Reply, problem_reply
+from aios_platform.serving.requests import (
+    ARROW_TYPE,
+    JSON_TYPES,
+    Request,
+    RequestIds,
+    contract_of,
+    deadline_of,
+    tiers_of,
+)
+from aios_platform.serving.tallies import Tallies
+from aios_platform.serving.tracing import Span, Tracer
+from aios_platform.serving.watching import Watcher
+from aios_platform.serving.work import Work, moments_of
+
+logger = logging.getLogger(__name__)
+
+Send = Callable[[Reply], None]
+
+
+class Gateway:
+    """Answers requests for every declared model that has a champion.
+
+    Args:
+        database: Ledger, records, keys; Feast's online store beside it.
+        origins: Where versions come from.
+        declarations: The models.
+        access: Who may call.
+        recorder: Takes what was served.
+        idempotency: Keeps answers under keys.
+        tracer: Begins spans.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        origins: Origins,
+        declarations: dict[str, ModelDeclaration],
+        access: Access,
+        recorder: Recorder,
+        idempotency: Idempotency,
+        tracer: Tracer,
+    ) -> None:
+        self.database = database
+        self.declarations = declarations
+        self.deployments: dict[str, Deployment] = {}
+        self.access = access
+        self.recorder = recorder
+        self.idempotency = idempotency
+        self.tracer = tracer
+        self.watcher = Watcher(origins, declarations, self.deployments, self._deploy)
+        self.draining = False
+        self._ids = RequestIds()
+        self._tallies = Tallies(declarations, self.deployments, recorder)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._pending: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Read keys and the ledger once, then keep following both."""
+        self.recorder.start()
+        await self._refresh_access()
+        await self.watcher.look()
+        self._tasks = [
+            asyncio.ensure_future(self.watcher.run()),
+            asyncio.ensure_future(self._keep_access()),
+            asyncio.ensure_future(self._tallies.run()),
+        ]
+
+    async def stop(self, seconds: float = 10.0) -> None:
+        """Stop following, let every deployment end its work, and write what is to be written."""
+        self.draining = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        retiring = [deployment.retire() for deployment in self.deployments.values()]
+        self.deployments.clear()
+        await asyncio.gather(*retiring, return_exceptions=True)
+        await self.watcher.close()
+        self._tallies.flush()
+        await asyncio.to_thread(self.recorder.close, seconds)
+        self.tracer.close()
+
+    def predict(self, request: Request, send: Send) -> None:
+        """Answer a request. Never raises; `send` is called once, now or later."""
+        span = self.tracer.start("POST /v1/models/{model}:predict", request.traceparent)
+        arrived = time.monotonic()
+        request_id = request.request_id or self._ids.new()
+        try:
+            caller = self.access.admit(request.authorization, request.model)
+            deployment = self.deployment(request.model)
+            if request.idempotency_key is not None:
+                self._later(
+                    self._once(request, caller, deployment, request_id, arrived, send, span)
+                )
+                return
+            work = self.work_of(request, deployment, request_id, arrived)
+            work.done = self._answered
+            work.reply = (send, deployment, request.content_type == ARROW_TYPE, span)
+            deployment.submit(work)
+        except Exception as error:
+            self._refuse(error, request_id, send, span)
+
+    async def ask(self, request: Request) -> Work:
+        """Answer a request with its work: probabilities, sources, confidence.
+
+        Raises:
+            AiosError: Why there is no answer.
+        """
+        self.access.admit(request.authorization, request.model)
+        deployment = self.deployment(request.model)
+        arrived = time.monotonic()
+        work = self.work_of(request, deployment, request.request_id or self._ids.new(), arrived)
+        return await self.answer(work, deployment)
+
+    async def answer(self, work: Work, deployment: Deployment) -> Work:
+        """Let a deployment answer; counted and recorded as any request.
+
+        Raises:
+            AiosError: Why there is no answer.
+        """
+        done: asyncio.Future[Work] = asyncio.get_running_loop().create_future()
+
+        def ended(ended_work: Work) -> None:
+            self._count(ended_work, deployment)
+            if not done.done():
+                done.set_result(ended_work)
+
+        work.done = ended
+        deployment.submit(work)
+        await done
+        if work.error is not None:
+            raise work.error
+        return work
+
+    def new_id(self) -> str:
+        """A name for a request that brought none."""
+        return self._ids.new()
+
+    def parts_of(self, request: Request, rows: int) -> list[tuple[Work, Deployment]]:
+        """A long request as several, of so many rows each.
+
+        Raises:
+            AiosError: The request is refused.
+        """
+        self.access.admit(request.authorization, request.model)
+        deployment = self.deployment(request.model)
+        request_id = request.request_id or self._ids.new()
+        whole = self.work_of(request, deployment, request_id, time.monotonic())
+        parts = []
+        for first in range(0, whole.count, rows):
+            chosen = slice(first, first + rows)
+            frame = whole.frame
+            part = Work(
+                request_id,
+                whole.contract,
+                None if whole.rows is None else whole.rows[chosen],
+                None
+                if frame is None
+                else (frame[0][chosen], [column[chosen] for column in frame[1]]),
+                whole.moments[chosen],
+                whole.ids[chosen],
+                whole.arrived,
+                whole.deadline,
+                _nobody,
+                tiers=whole.tiers,
+            )
+            part.first = first
+            parts.append((part, deployment))
+        return parts
+
+    def deployment(self, model: str) -> Deployment:
+        """What serves a model.
+
+        Raises:
+            RequestRefused: Nothing does.
+        """
+        found = self.deployments.get(model)
+        if found is not None:
+            return found
+        if model in self.declarations:
+            raise RequestRefused(
+                f"{model} has no version that serves.",
+                code="no_champion",
+                remedy="Promote one; `aios status` says how far the model is.",
+            )
+        raise RequestRefused("No such model is served.", code="unknown_model")
+
+    def work_of(
+        self, request: Request, deployment: Deployment, request_id: str, arrived: float
+    ) -> Work:
+        """The rows of a request, checked.
+
+        Raises:
+            RequestRefused: They do not fit the contract, or are too many.
+            Overloaded: The model's queue is full; nothing was decoded then.
+        """
+        if deployment.batcher.full:
+            raise deployment.batcher.overloaded()
+        serving = deployment.serving
+        contract = contract_of(request, deployment.loaded.contracts, serving.contract.version)
+        if request.content_type in JSON_TYPES:
+            rows, single = contract.decode(request.body)
+            if len(rows) > serving.max_rows:
+                raise RequestRefused(
+                    f"The request has {len(rows):,} rows; at most {serving.max_rows:,} are taken.",
+                    code="too_many_rows",
+                    remedy="Send them in several requests.",
+                )
+            frame = None
+            now = time.time()
+            moments = moments_of(rows, contract.moment, now)
+            ids: Sequence[str | None] = [_name(row[contract.row_id]) for row in rows]
+        elif request.content_type == ARROW_TYPE:
+            columns = arrow_columns(request.body, serving.max_rows)
+            return self.columnar_work(
+                columns,
+                request,
+                deployment,
+                request_id,
+                arrived,
+                Columnar(contract, deployment.live.features),
+            )
+        else:
+            raise RequestRefused(
+                "The body's type is not accepted.",
+                code="unsupported_media_type",
+                remedy="Send application/json or application/vnd.apache.arrow.stream.",
+            )
+        return Work(
+            request_id,
+            contract,
+            rows,
+            frame,
+            moments,
+            ids,
+            arrived,
+            deadline_of(request, serving, arrived),
+            _nobody,
+            single=single,
+            tiers=tiers_of(request, serving, deployment.live.every_tier),
+        )
+
+    def columnar_work(
+        self,
+        columns: dict[str, Any],
+        request: Request,
+        deployment: Deployment,
+        request_id: str,
+        arrived: float,
+        columnar: Columnar,
+    ) -> Work:
+        """The work of a request that came as columns.
+
+        Raises:
+            RequestRefused: The columns fit neither the contract nor the model.
+        """
+        contract = columnar.contract
+        now = time.time()
+        rows: list[Row] | None = None
+        frame = None
+        if columnar.is_frame(set(columns)):
+            frame = columnar.frame(columns)
+            moments = columnar.moments(columns, now)
+            ids: Sequence[str | None] = columnar.ids(columns) or [None] * len(moments)
+        else:
+            rows = columnar.rows(columns)
+            moments = moments_of(rows, contract.moment, now)
+            ids = [_name(row[contract.row_id]) for row in rows]
+        return Work(
+            request_id,
+            contract,
+            rows,
+            frame,
+            moments,
+            ids,
+            arrived,
+            deadline_of(request, deployment.serving, arrived),
+            _nobody,
+            tiers=tiers_of(request, deployment.serving, deployment.live.every_tier),
+        )
+
+    def _answered(self, work: Work) -> None:
+        send, deployment, as_arrow, span = work.reply
+        self._count(work, deployment)
+        if work.error is not None:
+            self._refuse(work.error, work.request_id, send, span, counted=True)
+            return
+        try:
+            reply = deployment.replies.arrow(work) if as_arrow else deployment.replies.json(work)
+        except Exception as error:
+            self._refuse(error, work.request_id, send, span, counted=True)
+            return
+        if span is not None:
+            span.set_attribute("aios.version", work.version.version)
+            span.end()
+        send(reply)
+
+    def _count(self, work: Work, deployment: Deployment) -> None:
+        self._tallies.count(work, deployment.serving.slo)
+        if work.unsure is not None and work.error is None and work.unsure.any():
+            self._review(work, deployment)
+
+    def _review(self, work: Work, deployment: Deployment) -> None:
+        names = deployment.contract.names
+        assert work.unsure is not None
+        for place in np.flatnonzero(work.unsure).tolist():
+            row = work.rows[place] if work.rows is not None else None
+            self.recorder.review(
+                ReviewItem(
+                    model=work.version.model,
+                    version=work.version.version,
+                    request_id=work.request_id,
+                    place=place,
+                    row_id=work.ids[place],
+                    inputs=_inputs(names, row),
+                    probability=float(work.probabilities[place]),
+                    reason="the model is not sure",
+                )
+            )
+
+    def _refuse(
+        self,
+        error: BaseException,
+        request_id: str,
+        send: Send,
+        span: Span | None,
+        *,
+        counted: bool = False,
+    ) -> None:
+        told = problem_of(error)
+        if not isinstance(error, AiosError):
+            logger.error("Request %s failed.", request_id, exc_info=error)
+        if not counted:
+            metrics.REFUSED.labels(told.code).inc()
+        if span is not None:
+            span.set_error(told.code)
+            span.end()
+        send(problem_reply(told, request_id))
+
+    async def _once(
+        self,
+        request: Request,
+        caller: Caller,
+        deployment: Deployment,
+        request_id: str,
+        arrived: float,
+        send: Send,
+        span: Span | None,
+    ) -> None:
+        """Answer a request that has an idempotency key: once, and recorded once."""
+        assert request.idempotency_key is not None
+        name = (caller.name, request.model, request.idempotency_key)
+        try:
+            stored = await self.idempotency.begin(*name, request.body)
+            if stored is None:
+                stored = await self._first(name, request, deployment, request_id, arrived)
+            reply = Reply(stored.status, stored.content_type.encode(), stored.answer)
+        except Exception as error:
+            self._refuse(error, request_id, send, span)
+            return
+        if span is not None:
+            span.end()
+        send(reply)
+
+    async def _first(
+        self,
+        name: tuple[str, str, str],
+        request: Request,
+        deployment: Deployment,
+        request_id: str,
+        arrived: float,
+    ) -> Stored:
+        try:
+            work = self.work_of(request, deployment, request_id, arrived)
+            work.recorded = False
+            await self.answer(work, deployment)
+            as_arrow = request.content_type == ARROW_TYPE
+            reply = deployment.replies.arrow(work) if as_arrow else deployment.replies.json(work)
+            stored = Stored(reply.status, reply.content_type.decode(), reply.body)
+            record = partial(record_one, served=work.served) if work.served else None
+            return await self.idempotency.finish(*name, stored, record)
+        except BaseException:
+            await self.idempotency.release(*name)
+            raise
+
+    def _later(self, doing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(doing)
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    def _deploy(self, loaded: Loaded) -> Deployment:
+        reader = None
+        if loaded.plan is not None:
+            reader = OnlineReader(
+                loaded.plan,
+                self.database.url("feast"),
+                places=loaded.contracts[loaded.declaration.serving.contract.version].places,
+                policy=loaded.declaration.serving.features,
+            )
+        return Deployment(loaded, reader, record=self.recorder.offer, pair=self.recorder.pair)
+
+    async def _keep_access(self) -> None:
+        while True:
+            await asyncio.sleep(self.access.refresh_seconds)
+            await self._refresh_access()
+
+    async def _refresh_access(self) -> None:
+        try:
+            await self.access.refresh()
+        except AiosError as error:
+            logger.warning("Keys could not be read again: %s", error)
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Whether requests can be answered, and the state of what that takes."""
+        readers = [d.reader for d in self.deployments.values() if d.reader is not None]
+        online = all(reader.reachable for reader in readers)
+        metrics.REACHABLE.labels("online_features").set(online)
+        metrics.REACHABLE.labels("records").set(self.recorder.reachable)
+        ready = bool(self.deployments) and not self.draining
+        return ready, {
+            "ready": ready,
+            "draining": self.draining,
+            "degraded": not (online and self.recorder.reachable and self.watcher.reachable),
+            "stores": {
+                "ledger": self.watcher.reachable,
+                "online_features": online,
+                "records": self.recorder.reachable,
+            },
+            "models": {
+                name: (
+                    {"version": found.live.version, "rows_waiting": found.batcher.rows}
+                    if (found := self.deployments.get(name)) is not None
+                    else None
+                )
+                for name in self.declarations
+            },
+        }
+
+
+def _name(value: Any) -> str | None:
+    return value if value is None else str(value)
+
+
+def _inputs(names: Sequence[str], row: Row | None) -> dict[str, Any]:
+    if row is None:
+        return {}
+    plain: dict[str, Any] = msgspec.to_builtins(dict(zip(names, row, strict=True)))
+    return plain
+
+
+def _nobody(_: Work) -> None:
+    raise ServingError("A request has nobody to answer.", remedy="Report this as a defect.")

@@ -1,0 +1,184 @@
+"""Loads what the ledger says should serve; off the event loop, and before it takes traffic."""
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aios_platform.artifacts import ArtifactStore
+from aios_platform.contracts.datasets import TrainingSet
+from aios_platform.contracts.decisions import Champion
+from aios_platform.contracts.declaration import ModelDeclaration
+from aios_platform.contracts.rollouts import Rollout
+from aios_platform.contracts.serving import Hop
+from aios_platform.database import Database
+from aios_platform.errors import (
+    AiosError,
+    FeatureError,
+    StoreError,
+    VersionUnusable,
+)
+from aios_platform.features.online_plan import OnlinePlan, online_plan
+from aios_platform.features.pinned_sets import recall
+from aios_platform.ledger.champions import champion_of, history
+from aios_platform.ledger.health import healthy
+from aios_platform.serving.answering import Fallbacks
+from aios_platform.serving.contract import input_contracts
+from aios_platform.serving.deployment import Loaded, Trial
+from aios_platform.serving.version import ServedVersion, load_simple, load_version
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where versions and their features come from.
+
+    Attributes:
+        database: Ledger, and Feast's registry and online store beside it.
+        artifacts: The artifact root.
+        feature_repo: Folder of the Feast repository.
+    """
+
+    database: Database
+    artifacts: ArtifactStore
+    feature_repo: Path
+
+    def load(self, declaration: ModelDeclaration, champion: Champion) -> Loaded:
+        """Load and warm a champion, and who answers when it cannot.
+
+        Raises:
+            VersionUnusable: It cannot serve; the reason is a sentence for the log and the alert.
+            DatabaseUnavailable: The ledger or the feature registry does not answer.
+        """
+        pinned = self._pinned(declaration.name, champion.training_set_digest)
+        plan = self.plan(declaration, pinned)
+        live, package = load_version(
+            self.artifacts,
+            declaration.serving,
+            model=declaration.name,
+            version=champion.version,
+            digest=champion.model_digest,
+            features=pinned.features,
+            service_digest=pinned.service_digest,
+        )
+        fallbacks = Fallbacks()
+        if Hop.SIMPLE in declaration.serving.fallback and package is not None:
+            try:
+                fallbacks.simple = load_simple(self.artifacts, package, declaration.serving)
+            except VersionUnusable as error:
+                logger.warning("%s serves without its simple model: %s", declaration.name, error)
+        if Hop.PREVIOUS in declaration.serving.fallback:
+            fallbacks.previous = self._previous(declaration, champion, live)
+        return Loaded(
+            declaration=declaration,
+            champion=champion,
+            live=live,
+            fallbacks=fallbacks,
+            contracts=input_contracts(declaration, pinned.features, plan.kinds if plan else {}),
+            plan=plan,
+        )
+
+    def load_trial(self, declaration: ModelDeclaration, rollout: Rollout, loaded: Loaded) -> Trial:
+        """Load and warm a rollout's candidate, which answers what the live version is asked.
+
+        Raises:
+            VersionUnusable: It cannot, or it takes other inputs than the live version.
+        """
+        pinned = self._pinned(declaration.name, rollout.training_set_digest)
+        if pinned.service_digest != loaded.live.service_digest:
+            raise VersionUnusable(
+                f"Version {rollout.version} of {declaration.name} was trained on another feature "
+                f"service than the live version {loaded.live.version}.",
+                remedy="Promote it without a rollout; requests change with it.",
+            )
+        version, _ = load_version(
+            self.artifacts,
+            declaration.serving,
+            model=declaration.name,
+            version=rollout.version,
+            digest=rollout.model_digest,
+            features=pinned.features,
+            service_digest=pinned.service_digest,
+        )
+        return Trial(rollout, version)
+
+    def plan(self, declaration: ModelDeclaration, pinned: TrainingSet) -> OnlinePlan | None:
+        """How stored features are read for versions of this training set.
+
+        Raises:
+            VersionUnusable: The feature service is not the one that it was trained on.
+        """
+        if all(field.origin == "request" for field in pinned.features.fields):
+            return None
+        try:
+            plan = online_plan(declaration, feature_store(self.feature_repo, self.database))
+        except FeatureError as error:
+            raise VersionUnusable(error.what, remedy=error.remedy) from error
+        if plan.service_digest != pinned.service_digest:
+            raise VersionUnusable(
+                f"The version was trained on the feature service {pinned.service_digest[:12]}; "
+                f"'{declaration.features.service}' is {plan.service_digest[:12]} now.",
+                remedy="Bring the feature service back, or train and promote a new version.",
+            )
+        return plan
+
+    def _previous(
+        self, declaration: ModelDeclaration, champion: Champion, live: ServedVersion
+    ) -> ServedVersion | None:
+        """The newest earlier healthy champion that takes the same inputs and loads."""
+        past = history(self.database, declaration.name)
+        for earlier in healthy(self.database, declaration.name, past):
+            if earlier.version == champion.version:
+                continue
+            try:
+                pinned = self._pinned(declaration.name, earlier.training_set_digest)
+                if pinned.service_digest != live.service_digest:
+                    continue
+                version, _ = load_version(
+                    self.artifacts,
+                    declaration.serving,
+                    model=declaration.name,
+                    version=earlier.version,
+                    digest=earlier.model_digest,
+                    features=pinned.features,
+                    service_digest=pinned.service_digest,
+                )
+            except AiosError as error:
+                logger.warning(
+                    "Version %s of %s cannot be fallen back to: %s",
+                    earlier.version, declaration.name, error,
+                )  # fmt: skip
+                continue
+            return version
+        return None
+
+    def _pinned(self, model: str, digest: str) -> TrainingSet:
+        try:
+            return recall(self.artifacts, model, digest)
+        except StoreError as error:
+            raise VersionUnusable(error.what, remedy=error.remedy) from error
+
+    def champion(self, model: str) -> Champion | None:
+        """The champion by the ledger.
+
+        Raises:
+            DatabaseUnavailable: It cannot be read.
+        """
+        return champion_of(self.database, model)
+
+
+@cache
+def feature_store(repository: Path, database: Database) -> "FeatureStore":
+    """The process's Feast store, which says what is read; reading itself goes past it.
+
+    Raises:
+        FeatureError: The repository is wrong.
+    """
+    from aios_platform.features.store import open_feature_store
+
+    return open_feature_store(repository, database.url("feast"))

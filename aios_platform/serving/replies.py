@@ -1,0 +1,131 @@
+"""Answers as callers get them: JSON, or Arrow for a columnar request."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from aios_platform.contracts.serving import Hop
+from aios_platform.serving.problems import MEDIA_TYPE, Problem
+from aios_platform.serving.work import Work
+
+JSON = b"application/json"
+ARROW = b"application/vnd.apache.arrow.stream"
+NDJSON = b"application/x-ndjson"
+SETS: tuple[list[bool], ...] = ([], [False], [True], [False, True])
+ABSTAINED = "abstained"
+FALLBACKS = frozenset(hop.value for hop in Hop)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Reply(NamedTuple):
+    """One HTTP answer."""
+
+    status: int
+    content_type: bytes
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def problem_reply(problem: Problem, request_id: str) -> Reply:
+    """A problem as a reply."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if problem.retry_after is not None:
+        headers = ((b"retry-after", str(int(np.ceil(problem.retry_after))).encode()),)
+    if problem.status == 401:
+        headers = (*headers, (b"www-authenticate", b"Bearer"))
+    return Reply(problem.status, MEDIA_TYPE, problem.body(request_id), headers)
+
+
+class Replies:
+    """Writes the answers of one deployment of a model.
+
+    Args:
+        model: Name of the model.
+        service_digest: Of the feature service that its inputs come from.
+        safe_default: What an abstention answers.
+        row_id: What the caller calls a row's name.
+    """
+
+    def __init__(
+        self, model: str, service_digest: str, safe_default: float | None, row_id: str
+    ) -> None:
+        self._model = model
+        self._digest = service_digest
+        self._safe = safe_default
+        self._row_id = row_id
+
+    def json(self, work: Work) -> Reply:
+        """A request's answers as one JSON document."""
+        head = _encode({"model": self._model, **self._head(work)})[:-1]
+        rows = list(self.rows(work))
+        if work.single:
+            return Reply(200, JSON, head + b',"prediction":' + _encode(rows[0]) + b"}")
+        return Reply(200, JSON, head + b',"predictions":' + _encode(rows) + b"}")
+
+    def _head(self, work: Work) -> dict[str, Any]:
+        return {
+            "version": (work.served_by or work.version).version,
+            "contract": work.contract.version,
+            "features": self._digest,
+            "request_id": work.request_id,
+        }
+
+    def rows(self, work: Work) -> Iterator[dict[str, Any]]:
+        """The answer of each row."""
+        probabilities = work.probabilities.tolist()
+        sources = work.sources
+        ids, ages, sets, unsure = work.ids, work.ages, work.sets, work.unsure
+        for place, probability in enumerate(probabilities):
+            source = sources[place]
+            answer: dict[str, Any] = {"probability": probability, "source": source}
+            if source in FALLBACKS:
+                answer["fallback"] = True
+            elif source == "cache":
+                answer["cached"] = True
+            if sets is not None and source not in FALLBACKS:
+                answer["labels"] = SETS[sets[place]]
+            if unsure is not None and unsure[place]:
+                answer["probability"] = self._safe
+                answer["source"] = ABSTAINED
+                answer["abstained"] = True
+            if ages is not None and ages[place] == ages[place]:
+                answer["feature_age_seconds"] = round(ages[place], 3)
+            if ids[place] is not None:
+                answer[self._row_id] = ids[place]
+            if work.versions is not None:
+                answer["version"] = work.versions[place]
+            yield answer
+
+    def arrow(self, work: Work) -> Reply:
+        """A request's answers as an Arrow IPC stream: a row per row, in their order."""
+        import pyarrow as pa
+
+        probabilities = work.probabilities
+        sources: list[str] = list(work.sources)
+        abstained = np.zeros(work.count, dtype=bool) if work.unsure is None else work.unsure
+        if abstained.any():
+            probabilities = np.where(abstained, np.float32(self._safe or 0), probabilities)
+            for row in np.flatnonzero(abstained):
+                sources[row] = ABSTAINED
+        columns: dict[str, Any] = {
+            "probability": pa.array(probabilities, pa.float32()),
+            "source": pa.array(sources, pa.string()).dictionary_encode(),
+            "abstained": pa.array(abstained),
+        }
+        if work.sets is not None:
+            columns["negative"] = pa.array((work.sets & 1).astype(bool))
+            columns["positive"] = pa.array((work.sets & 2).astype(bool))
+        if work.ages is not None:
+            columns["feature_age_seconds"] = pa.array(work.ages, from_pandas=True)
+        if any(name is not None for name in work.ids):
+            columns[self._row_id] = pa.array(list(work.ids), pa.string())
+        described = {"model": self._model, **self._head(work)}
+        metadata = {f"aios.{key}": str(value) for key, value in described.items()}
+        table = pa.table(columns).replace_schema_metadata(metadata)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return Reply(200, ARROW, sink.getvalue().to_pybytes())

@@ -1,0 +1,171 @@
+"""Figures per version and role, added up in memory and handed on every second."""
+
+import asyncio
+import resource
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from prometheus_client import Counter
+
+from aios_platform.contracts.declaration import ModelDeclaration
+from aios_platform.contracts.serving import ServiceLevel
+from aios_platform.serving import metrics
+from aios_platform.serving.problems import problem_of
+from aios_platform.serving.recording import Minute, Recorder
+from aios_platform.serving.version import ServedVersion
+from aios_platform.serving.work import Work
+
+if TYPE_CHECKING:
+    from aios_platform.serving.deployment import Deployment
+
+FLUSH_SECONDS = 1.0
+SERVER_ERROR = 500
+OVERLOADED = 429
+
+
+class Tally:
+    """Sums over the requests of one version in one role since the last flush."""
+
+    __slots__ = (
+        "errors", "prediction", "prediction_squared", "requests", "rows", "seconds",
+        "seconds_squared", "slow",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.requests = self.errors = self.slow = self.rows = 0
+        self.seconds = self.seconds_squared = 0.0
+        self.prediction = self.prediction_squared = 0.0
+
+
+class Tallies:
+    """Counts requests, and hands the sums to the recorder and to the metrics.
+
+    Args:
+        declarations: The models.
+        deployments: What serves now.
+        recorder: Takes the sums.
+    """
+
+    def __init__(
+        self,
+        declarations: Mapping[str, ModelDeclaration],
+        deployments: Mapping[str, "Deployment"],
+        recorder: Recorder,
+    ) -> None:
+        self._declarations = declarations
+        self._deployments = deployments
+        self._recorder = recorder
+        self._sums: dict[tuple[ServedVersion, str], Tally] = {}
+        self._processor = _processor_seconds()
+        self._scoring: dict[ServedVersion, float] = {}
+        self._written: dict[str, int] = {}
+        self._lost: dict[str, int] = {}
+        self._spent: dict[str, float] = {}
+        self._rows: dict[str, int] = {}
+
+    def count(self, work: Work, slo: ServiceLevel) -> None:
+        """Count a request that ended."""
+        version: ServedVersion = work.version
+        seconds = time.monotonic() - work.arrived
+        key = (version, work.role)
+        tally = self._sums.get(key)
+        if tally is None:
+            tally = self._sums[key] = Tally()
+        tally.requests += 1
+        tally.seconds += seconds
+        tally.seconds_squared += seconds * seconds
+        version.metrics.seconds.observe(seconds)
+        if work.error is not None:
+            status = problem_of(work.error).status
+            tally.errors += status >= SERVER_ERROR
+            version.metrics.answered(status).inc()
+            return
+        version.metrics.answered(200).inc()
+        tally.slow += seconds * 1000 > slo.latency_ms
+        tally.rows += work.count
+        if work.count == 1:
+            probability = float(work.probabilities[0])
+            tally.prediction += probability
+            tally.prediction_squared += probability * probability
+            version.metrics.source(work.sources[0]).inc()
+        else:
+            tally.prediction += float(work.probabilities.sum(dtype=float))
+            tally.prediction_squared += float((work.probabilities.astype(float) ** 2).sum())
+            for source in set(work.sources):
+                version.metrics.source(source).inc(list(work.sources).count(source))
+
+    async def run(self) -> None:
+        """Flush every second, until cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand the sums on."""
+        sums, self._sums = self._sums, {}
+        rows: dict[str, int] = {}
+        for (version, role), tally in sums.items():
+            rows[version.model] = rows.get(version.model, 0) + tally.rows
+            self._recorder.count(_minute(version, role, tally))
+        self._account(rows)
+        for deployment in self._deployments.values():
+            live = deployment.live
+            live.metrics.queue_rows.set(deployment.batcher.rows)
+            live.metrics.breaker.set(live.breaker.is_open)
+        _catch_up(metrics.WRITTEN, self._recorder.written, self._written)
+        _catch_up(metrics.LOST, self._recorder.lost, self._lost)
+
+    def _account(self, rows: Mapping[str, int]) -> None:
+        """Spread the process's processor time over the models.
+
+        A model bears what its scoring took; the rest of the process by its share of the rows.
+        """
+        now = _processor_seconds()
+        spent, self._processor = now - self._processor, now
+        scoring: dict[str, float] = {}
+        for deployment in self._deployments.values():
+            live = deployment.live
+            taken = live.seconds - self._scoring.get(live, 0.0)
+            self._scoring[live] = live.seconds
+            scoring[live.model] = scoring.get(live.model, 0.0) + taken
+        every = sum(rows.values())
+        if not every:
+            return
+        rest = max(spent - sum(scoring.values()), 0.0)
+        for model, count in rows.items():
+            seconds = scoring.get(model, 0.0) + rest * count / every
+            metrics.CPU_SECONDS.labels(model).inc(seconds)
+            self._spent[model] = self._spent.get(model, 0.0) + seconds
+            self._rows[model] = self._rows.get(model, 0) + count
+            price = self._declarations[model].serving.price
+            cost = self._spent[model] / 3600 * price.cpu_hour / self._rows[model] * 1000
+            metrics.COST.labels(model, price.currency).set(cost)
+
+
+def _minute(version: ServedVersion, role: str, tally: Tally) -> Minute:
+    kind: Literal["live", "canary"] = "canary" if role == "canary" else "live"
+    return Minute(
+        model=version.model,
+        version=version.version,
+        role=kind,
+        requests=tally.requests,
+        errors=tally.errors,
+        slow=tally.slow,
+        rows=tally.rows,
+        seconds=tally.seconds,
+        seconds_squared=tally.seconds_squared,
+        prediction=tally.prediction,
+        prediction_squared=tally.prediction_squared,
+    )
+
+
+def _catch_up(counter: Counter, totals: Mapping[str, int], told: dict[str, int]) -> None:
+    for model, total in list(totals.items()):
+        counter.labels(model).inc(total - told.get(model, 0))
+        told[model] = total
+
+
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

@@ -1,0 +1,168 @@
+"""Who of the callers' entities a canary answers, and what a candidate makes of mirrored traffic."""
+
+import time
+import zlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from aios_platform.contracts.rollouts import Rollout
+from aios_platform.errors import AiosError
+from aios_platform.serving import metrics
+from aios_platform.serving.answering import Batch
+from aios_platform.serving.contract import Row
+from aios_platform.serving.recording import ShadowPair
+from aios_platform.serving.version import ServedVersion
+from aios_platform.serving.work import Work
+
+BUCKETS = 10_000
+
+
+class CanarySplit:
+    """Sticky assignment: an entity stays with the version it got while the share only rises.
+
+    Args:
+        rollout: The rollout; another one assigns anew.
+        places: Places of the entity keys in a row.
+    """
+
+    def __init__(self, rollout: Rollout, places: Sequence[int]) -> None:
+        self._places = tuple(places)
+        self._salt = f"{rollout.model}:{rollout.number}:"
+        self._most = rollout.share * BUCKETS
+
+    def takes(self, row: Row) -> bool:
+        """Whether the candidate answers this row."""
+        text = self._salt + "\0".join([str(row[place]) for place in self._places])
+        return zlib.crc32(text.encode("utf-8", "surrogatepass")) % BUCKETS < self._most
+
+
+class Parts:
+    """Puts the answers of a request together that two versions share.
+
+    Args:
+        whole: The request.
+        places: Places of its rows, per part.
+    """
+
+    def __init__(self, whole: Work, places: Sequence[list[int]]) -> None:
+        self._whole = whole
+        self._places = places
+        self._left = len(places)
+        self.parts: list[Work] = []
+        for chosen in places:
+            self.parts.append(self._part(whole, chosen))
+
+    def _part(self, whole: Work, chosen: list[int]) -> Work:
+        assert whole.rows is not None
+        part = Work(
+            whole.request_id,
+            whole.contract,
+            [whole.rows[place] for place in chosen],
+            None,
+            whole.moments[chosen],
+            [whole.ids[place] for place in chosen],
+            whole.arrived,
+            whole.deadline,
+            self._done,
+            tiers=whole.tiers,
+        )
+        part.reply = chosen
+        return part
+
+    def _done(self, _: Work) -> None:
+        self._left -= 1
+        if self._left:
+            return
+        whole = self._whole
+        failed = next((part.error for part in self.parts if part.error is not None), None)
+        if failed is not None:
+            whole.fail(failed)
+            return
+        whole.probabilities = np.empty(whole.count, dtype=np.float32)
+        sources, versions = [""] * whole.count, [""] * whole.count
+        for part, chosen in zip(self.parts, self._places, strict=True):
+            whole.probabilities[chosen] = part.probabilities
+            by = (part.served_by or part.version).version
+            for place, source in zip(chosen, part.sources, strict=True):
+                sources[place], versions[place] = source, by
+        whole.sources, whole.versions = sources, versions
+        whole.served_by = self.parts[0].served_by
+        for name in ("ages", "sets", "unsure"):
+            setattr(whole, name, self._merged(name))
+        whole.done(whole)
+
+    def _merged(self, name: str) -> object:
+        values = [getattr(part, name) for part in self.parts]
+        if any(value is None for value in values):
+            return None
+        merged = np.empty(self._whole.count, dtype=values[0].dtype)
+        for value, chosen in zip(values, self._places, strict=True):
+            merged[chosen] = value
+        return merged
+
+
+class Shadow:
+    """A candidate that scores what the live version scored, off the hot path.
+
+    Args:
+        candidate: The version.
+        rollout: The rollout it belongs to.
+        pair: Takes each compared row; called from the candidate's thread.
+        waiting_rows: Most rows that wait; further ones are passed over.
+    """
+
+    def __init__(
+        self,
+        candidate: ServedVersion,
+        rollout: Rollout,
+        pair: Callable[[ShadowPair], None],
+        *,
+        waiting_rows: int = 4096,
+    ) -> None:
+        self._candidate = candidate
+        self._rollout = rollout
+        self._pair = pair
+        self._limit = waiting_rows
+        self._waiting = 0
+        self._scored = metrics.SHADOW_ROWS.labels(candidate.model, candidate.version)
+
+    def mirror(self, batch: Batch) -> None:
+        """Score a batch once more, with the candidate; returns at once."""
+        if batch.by is not batch.version or self._waiting + batch.rows > self._limit:
+            return
+        self._waiting += batch.rows
+        self._candidate.executor.submit(self._score, batch, time.time())
+
+    def _score(self, batch: Batch, served_at: float) -> None:
+        failure = None
+        start = time.perf_counter()
+        try:
+            answers: list[float | None] = list(
+                self._candidate.score(batch.matrix, batch.texts).probabilities.tolist()
+            )
+        except AiosError as error:
+            answers, failure = [None] * batch.rows, error.what[:500]
+        seconds = (time.perf_counter() - start) / batch.rows
+        self._waiting -= batch.rows
+        self._scored.inc(batch.rows)
+        row = 0
+        for work in batch.works:
+            for place in range(work.count):
+                self._pair(
+                    ShadowPair(
+                        model=self._candidate.model,
+                        rollout=self._rollout.number,
+                        request_id=work.request_id,
+                        place=place,
+                        live_version=batch.version.version,
+                        version=self._candidate.version,
+                        live=float(batch.probabilities[row]),
+                        candidate=answers[row],
+                        failure=failure,
+                        live_seconds=batch.seconds / batch.rows,
+                        seconds=seconds,
+                        served_at=served_at,
+                    )
+                )
+                row += 1
