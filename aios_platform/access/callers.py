@@ -11,7 +11,8 @@ from typing import NamedTuple
 from pydantic import Field
 from sqlalchemy import Connection, text
 
-from aios_platform.access.principals import administration, must_exist, record, revoke_calls
+from aios_platform.access.changes import must_exist, record, revoke_calls
+from aios_platform.access.principals import administration
 from aios_platform.contracts.record import Record, nearest
 from aios_platform.database import Database
 from aios_platform.errors import AccessDenied

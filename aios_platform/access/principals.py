@@ -7,21 +7,29 @@ refuses access rows without one.
 """
 
 import re
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
 from pydantic import Field
 from sqlalchemy import Connection, text
 
+from aios_platform.access.changes import (
+    exists,
+    grant_role,
+    issue_key,
+    live_keys,
+    lock,
+    must_exist,
+    record,
+    revoke_calls,
+    revoke_keys,
+)
 from aios_platform.contracts.record import Record, nearest
 from aios_platform.database import Database
 from aios_platform.database import database as process_database
 from aios_platform.errors import AccessDenied
-from aios_platform.ledger.entries import append
 from aios_platform.ledger.identity import (
     DAGSTER_UI,
     SCHEDULER,
@@ -30,7 +38,6 @@ from aios_platform.ledger.identity import (
     authenticate,
     entered,
     identity,
-    new_key,
 )
 
 __all__ = ["DAGSTER_UI", "SCHEDULER", "Principal", "Role", "acting", "acting_as", "require"]
@@ -169,7 +176,7 @@ def add(
                 f"The first principal, {name}, would not be an admin: nobody could add others.",
                 remedy=f"aios principals add {name} --role admin",
             )
-        if _exists(connection, name):
+        if exists(connection, name):
             raise AccessDenied(
                 f"There is a principal '{name}' already.",
                 remedy="`aios principals grant` gives it roles, `rotate-key` a new key.",
@@ -180,8 +187,8 @@ def add(
             {"name": name, "row": row},
         )
         for role in granted:
-            _grant(connection, name, role)
-        return _issue(connection, name, expires_in)
+            grant_role(connection, name, role)
+        return issue_key(connection, name, expires_in)
 
 
 def grant(database: Database, name: str, role: Role | str) -> Principal:
@@ -193,7 +200,7 @@ def grant(database: Database, name: str, role: Role | str) -> Principal:
     with administration(database) as connection:
         must_exist(connection, name)
         if Role(role) not in _principal(connection, name).roles:
-            _grant(connection, name, Role(role))
+            grant_role(connection, name, Role(role))
         return _principal(connection, name)
 
 
@@ -212,8 +219,8 @@ def revoke(database: Database, name: str, role: Role | str | None = None) -> Pri
         for each in ending:
             record(connection, "role_revoked", name, {"role": each})
         if role is None:
-            _revoke_keys(connection, name)
             revoke_calls(connection, name)
+            revoke_keys(connection, name)
         connection.execute(
             text("DELETE FROM role_grant WHERE principal = :name AND role = ANY (:roles)"),
             {"name": name, "roles": [str(each) for each in ending]},
@@ -229,12 +236,12 @@ def rotate_key(database: Database, name: str, *, expires_in: timedelta | None = 
         AccessDenied: Who acts is neither; or there is no such principal.
     """
     with database.begin() as connection:
-        _lock(connection)
+        lock(connection)
         must_exist(connection, name)
         # Revoked last: the old key proves who rotates it.
-        old = _live_keys(connection, name)
-        key = _issue(connection, name, expires_in)
-        _revoke_keys(connection, name, old)
+        old = live_keys(connection, name)
+        key = issue_key(connection, name, expires_in)
+        revoke_keys(connection, name, old)
         return key
 
 
@@ -279,7 +286,7 @@ def administration(database: Database) -> Iterator[Connection]:
         AccessDenied: Who acts is no admin.
     """
     with database.begin() as connection:
-        _lock(connection)
+        lock(connection)
         who = _principal(connection, identity(connection).name)
         if Role.ADMIN not in who.roles:
             raise AccessDenied(
@@ -287,27 +294,6 @@ def administration(database: Database) -> Iterator[Connection]:
                 remedy="Set AIOS_API_KEY to the key of an admin (`aios principals list`).",
             )
         yield connection
-
-
-def revoke_calls(connection: Connection, name: str, model: str | None = None) -> None:
-    """Withdraw the right to call a model, or all that a principal may call."""
-    held = connection.execute(
-        text(
-            "SELECT model FROM call_grant WHERE principal = :name "
-            "AND (CAST(:model AS text) IS NULL OR model = :model) ORDER BY model"
-        ),
-        {"name": name, "model": model},
-    ).scalars()
-    for each in list(held):
-        record(connection, "call_revoked", name, {"model": each})
-        connection.execute(
-            text("DELETE FROM call_grant WHERE principal = :name AND model = :model"),
-            {"name": name, "model": each},
-        )
-
-
-def _lock(connection: Connection) -> None:
-    connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('access', 0))"))
 
 
 def _principal(connection: Connection, name: str) -> Principal:
@@ -322,69 +308,6 @@ def _principal(connection: Connection, name: str) -> Principal:
 
 def _open(connection: Connection) -> bool:
     return not connection.execute(text("SELECT EXISTS (SELECT 1 FROM api_key)")).scalar()
-
-
-def _exists(connection: Connection, name: str) -> bool:
-    found = text("SELECT EXISTS (SELECT 1 FROM principal WHERE name = :name)")
-    return bool(connection.execute(found, {"name": name}).scalar())
-
-
-def must_exist(connection: Connection, name: str) -> None:
-    """Refuse the name of nobody.
-
-    Raises:
-        AccessDenied: There is no such principal.
-    """
-    if not _exists(connection, name):
-        names = connection.execute(text("SELECT name FROM principal")).scalars()
-        raise AccessDenied(f"There is no principal '{name}'.", remedy=nearest(name, names))
-
-
-def record(connection: Connection, kind: str, name: str, payload: dict[str, Any]) -> int:
-    """Append a row about a principal; returns its number."""
-    return append(
-        connection,
-        kind=kind,
-        subject=f"principal:{name}",
-        payload=payload,
-        key=f"{kind}:{name}:{uuid.uuid4().hex}",
-    )
-
-
-def _grant(connection: Connection, name: str, role: Role) -> None:
-    row = record(connection, "role_granted", name, {"role": role})
-    connection.execute(
-        text("INSERT INTO role_grant (principal, role, ledger_row) VALUES (:name, :role, :row)"),
-        {"name": name, "role": role, "row": row},
-    )
-
-
-def _issue(connection: Connection, name: str, expires_in: timedelta | None) -> str:
-    key, prefix, hashed = new_key()
-    row = record(connection, "key_issued", name, {"prefix": prefix})
-    connection.execute(
-        text(
-            "INSERT INTO api_key (prefix, principal, hash, expires_at, ledger_row) "
-            "VALUES (:prefix, :name, :hash, clock_timestamp() + CAST(:life AS interval), :row)"
-        ),
-        {"prefix": prefix, "name": name, "hash": hashed, "life": expires_in, "row": row},
-    )
-    return key
-
-
-def _live_keys(connection: Connection, name: str) -> list[str]:
-    found = text("SELECT prefix FROM api_key WHERE principal = :name AND revoked_at IS NULL")
-    return list(connection.execute(found, {"name": name}).scalars())
-
-
-def _revoke_keys(connection: Connection, name: str, prefixes: list[str] | None = None) -> None:
-    live = _live_keys(connection, name) if prefixes is None else prefixes
-    for prefix in live:
-        record(connection, "key_revoked", name, {"prefix": prefix})
-    connection.execute(
-        text("UPDATE api_key SET revoked_at = clock_timestamp() WHERE prefix = ANY (:prefixes)"),
-        {"prefixes": live},
-    )
 
 
 def _keep_an_admin(connection: Connection) -> None:

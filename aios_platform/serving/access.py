@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from aios_platform.access.callers import EVERY_MODEL, CallRights, call_rights
 from aios_platform.database import Database
-from aios_platform.errors import Overloaded, RequestRefused
+from aios_platform.errors import DatabaseUnavailable, Overloaded, RequestRefused
 from aios_platform.ledger.identity import prefix_of, proof_of, stored_hash
 
 MAX_AGE_SECONDS = 900.0
@@ -165,7 +167,15 @@ class Access:
             DatabaseUnavailable: They cannot be read; those that were read before go on to count.
         """
         asked = self._clock()
-        self._take(await asyncio.to_thread(call_rights, self._database), asked)
+        try:
+            rights = await asyncio.to_thread(call_rights, self._database)
+        except SQLAlchemyError as error:
+            raise DatabaseUnavailable(
+                f"Keys and grants cannot be read from Postgres on {self._database.place}: "
+                f"{type(error).__name__}.",
+                remedy="Its log says why; they are read again in a moment.",
+            ) from error
+        self._take(rights, asked)
 
     def _take(self, rights: CallRights, asked: float) -> None:
         limits: dict[tuple[str, str], RateLimit] = {}

@@ -79,6 +79,15 @@ def test_who_loses_everything_calls_nothing_with_a_new_key_either(own_database, 
     assert verify(own_database).holds
 
 
+def test_an_admin_who_calls_can_give_everything_up(own_database, root):
+    with acting_with(root):
+        callers.grant(own_database, "root", "*")
+        add(own_database, "eve", ["admin"])
+        principals.revoke(own_database, "root")
+    assert [grant.principal for grant in grants(own_database)] == ["shop"]
+    assert verify(own_database).holds
+
+
 def test_the_gateway_is_told_the_valid_keys_only(own_database, root):
     assert not call_rights(own_database).open
     with acting_with(root):

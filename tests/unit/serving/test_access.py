@@ -223,6 +223,17 @@ def test_without_the_database_the_last_answer_stands_and_not_for_ever(
 
 
 @needs_postgres
+def test_a_table_that_cannot_be_read_is_no_answer_either(own_database, root, shop, clock):
+    allow(own_database, root, "m")
+    access = opened(own_database, clock)
+    with own_database.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE call_grant RENAME TO elsewhere")
+    with pytest.raises(DatabaseUnavailable, match="Keys and grants cannot be read"):
+        asyncio.run(access.refresh())
+    assert access.admit(bearer(shop), "m").name == "shop"
+
+
+@needs_postgres
 def test_no_secret_is_in_a_message_or_a_log_line(own_database, root, shop, clock, caplog):
     caplog.set_level(logging.DEBUG)
     allow(own_database, root, "m", 1)

@@ -5,10 +5,15 @@ import logging
 
 import pytest
 
-from aios_platform.ledger.identity import new_key
+from aios_platform.ledger.identity import prefix_of
 from aios_platform.telemetry import RedactingFormatter, redact
 
-KEY, PREFIX, _ = new_key()
+PREFIX = "0123456789ab"
+KEY = f"aios_{PREFIX}_{'s3cr3t-' * 6}A"
+
+
+def test_it_has_the_form_of_a_key():
+    assert prefix_of(KEY) == PREFIX
 
 
 @pytest.mark.parametrize(
