@@ -31,6 +31,8 @@ from aios_platform.promotion.sequential import (
 GUARDS = 3
 WARM_UP = timedelta(seconds=10)
 """Time that gateways are given to load a blue/green candidate before it is promoted."""
+LAST_LOOK = timedelta(minutes=2)
+"""Added to a time of watching, so that what came at its end is looked at, too."""
 LIVE_WATCH = timedelta(days=1)
 """For how long after a swap the error rate of the live version may take it back."""
 
@@ -112,7 +114,7 @@ def watch(
     first = policy.steps[0]
     waited = at - champion_since
     new = blue_green and (
-        waited < timedelta(minutes=first.minutes) or live.requests < first.requests
+        waited <= timedelta(minutes=first.minutes) + LAST_LOOK or live.requests < first.requests
     )
     if not new and waited > LIVE_WATCH:
         return Move(action=Action.CLOSE, reason="It has been live for long enough.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from aios_platform.components.model_lifecycle.candidates import candidate_of
 from aios_platform.components.model_lifecycle.carrying_out import asks_a_person
 from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.packaging import ensure_package
 from aios_platform.components.model_lifecycle.rollout_moves import Moved, abort_with, move_on
 from aios_platform.components.model_lifecycle.rollout_verdicts import ask_approval, passed
 from aios_platform.contracts.rollouts import Rollout, RolloutMode, RolloutState
@@ -45,8 +46,9 @@ def start(
         RolloutError: There is no champion, another rollout is open, the version is live, or the
             gate did not let it pass.
         RegistryError: There is no such version.
-        StoreError: Its bytes are gone or damaged.
-        ScoringError: Its bytes are not a model.
+        StoreError: Its bytes are gone or damaged, or its serving package cannot be kept.
+        ScoringError: Its bytes are not a model, or cannot score their own rows.
+        LifecycleError: No serving package can be made of it.
         DatabaseUnavailable: Nothing was started.
     """
     from aios_platform.access.principals import require
@@ -80,6 +82,8 @@ def start(
     judged = None
     if mode is not RolloutMode.SHADOW:
         judged = passed(names, candidate, live, stores, as_of or datetime.now(UTC))
+    # Before its row: gateways take the candidate up within seconds of it.
+    ensure_package(names, stores.artifacts, candidate.model_digest, candidate.training_set)
     approval, state = None, RolloutState.RUNNING
     if judged is not None and asks_a_person(names, judged.verdict):
         approval, state = ask_approval(names, judged, stores.database)

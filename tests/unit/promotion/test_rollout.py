@@ -271,5 +271,7 @@ def test_after_blue_green_latency_and_predictions_count_until_the_first_step_is_
 
     assert look(1, slow, True) is Action.ABORT
     assert look(1, slow, False) is Action.WAIT
-    assert look(11, traffic(requests=250, ms=100), True) is Action.WAIT
+    assert look(11, traffic(requests=250, ms=100), True) is Action.ABORT
+    assert look(13, traffic(requests=250, ms=100), True) is Action.WAIT
+    assert look(13, slow, True) is Action.ABORT
     assert look(1, traffic(requests=150, prediction=0.6), True) is Action.ABORT
