@@ -173,6 +173,8 @@ def _integer_layer(
 
 def _integers(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Weights as integers, shape (inputs, outputs), and the scale of each output."""
+    if not np.isfinite(weight).all():
+        raise ScoringError("A layer's weights are not finite.", remedy="Do not use the model.")
     largest = np.abs(weight).max(axis=1)
     scales = (np.where(largest > 0, largest, 1) / LARGEST_WEIGHT).astype(np.float32)
     integers = np.rint(weight / scales[:, None]).clip(-LARGEST_WEIGHT, LARGEST_WEIGHT)

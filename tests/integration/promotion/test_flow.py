@@ -63,6 +63,26 @@ def test_the_first_champion_has_everything_on_record(home):
     assert len(home.rows("promotion")) == 1
 
 
+def test_the_champion_has_its_serving_package_and_another_version_gets_one(home, aios):
+    from aios_platform.contracts.packages import ServingPackage
+    from aios_platform.inference.packages import read_package
+
+    live, model = home.champion(), home.names.model
+    kept = read_package(home.stores.artifacts, model, live.model_digest)
+    assert kept.simple.inputs == home.names.declaration.features.request
+    [made] = home.instance.fetch_materializations(home.names.asset("champion"), 1).records
+    assert "| full |" in made.asset_materialization.metadata["tiers"].value
+    shown = aios("package", model)
+    assert shown.exit_code == 0, shown.output
+    assert f"model {live.model_digest[:12]}, measured on 2013-04" in shown.output
+    assert f"{kept.conformal.measured:.1%} of" in shown.output
+
+    other = json.loads(aios("package", model, "--version", home.train(seed=1), "--json").stdout)
+    assert other["model_digest"] != live.model_digest
+    found = read_package(home.stores.artifacts, model, other["model_digest"])
+    assert ServingPackage.model_validate(other) == found
+
+
 def test_promoting_the_live_champion_is_no_work(home, aios):
     before = [row.seq for row in home.rows("verdict")]
     done = aios("promote", home.names.model, "--version", home.champion().version, "--json")

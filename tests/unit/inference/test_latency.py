@@ -5,9 +5,12 @@ import gc
 import pytest
 
 from aios_platform.errors import ScoringError
-from aios_platform.inference.latency import alternating_p95
+from aios_platform.inference.latency import alternating_p95, scoring_seconds
 from aios_platform.inference.session import Session
 from tests.unit.inference.conftest import make_onnx
+from tests.unit.inference.networks import build
+from tests.unit.training.conftest import make_frame as make_labelled
+from tests.unit.training.conftest import schema_of
 
 
 class Recording:
@@ -43,3 +46,21 @@ def test_garbage_is_collected_again_after_a_failure(session, make_frame):
 def test_nothing_to_time_is_an_error(make_frame, models, rows, repeats):
     with pytest.raises(ScoringError, match="cannot be measured"):
         alternating_p95([Session(make_onnx())] * models, make_frame(rows), repeats=repeats)
+
+
+@pytest.mark.parametrize("features", [(("delay", "distance"), ("carrier",)), ((), ("carrier",))])
+@pytest.mark.parametrize("rows", [1, 100])
+def test_a_model_is_timed_as_the_gateway_feeds_it(features, rows):
+    schema = schema_of(*features)
+    frame = make_labelled(rows=50)
+    row, batched = scoring_seconds(build(frame, schema), schema, frame.slice(0, rows))
+    assert 0 < batched < row
+    assert gc.isenabled()
+
+
+def test_no_row_and_a_model_of_another_form_are_not_timed(make_frame):
+    schema = schema_of(("delay",), ("carrier",))
+    with pytest.raises(ScoringError, match="No row"):
+        scoring_seconds(make_onnx(), schema, make_frame(0))
+    with pytest.raises(ScoringError, match="side by side"):
+        scoring_seconds(make_onnx(), schema, make_frame(5))
