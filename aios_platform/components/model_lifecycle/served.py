@@ -12,13 +12,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from aios_platform.artifacts import ArtifactStore
-from aios_platform.components.model_lifecycle.alarms import alarm, calm
 from aios_platform.components.model_lifecycle.documents import as_json, write_document
 from aios_platform.components.model_lifecycle.measuring import estimate_of, slices_in
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.observations import against_training
 from aios_platform.components.model_lifecycle.references import Reference, References
-from aios_platform.contracts.alerts import AlertKind
+from aios_platform.components.model_lifecycle.skew import measure_skew, tell_skew
 from aios_platform.contracts.windows import Window
 from aios_platform.errors import AiosError
 
@@ -132,10 +131,10 @@ def observe_served(
     def observed(traffic: "ServedWindow") -> DriftAndSkew:
         reference = references.of_version(traffic.version)
         drift = against_training(names, reference, window, traffic.inputs, traffic.answers)
-        skew = _skew(names, store, window, traffic, feature_store())
+        skew = measure_skew(names, store, window, traffic, feature_store())
         write_document(names, store, document(DRIFT, traffic.version), window.key, drift)
         write_document(names, store, document(SKEW, traffic.version), window.key, skew)
-        _tell(names, database, skew, now, past=past)
+        tell_skew(names, database, skew, now, past=past)
         return DriftAndSkew(drift, skew)
 
     return _each(names, store, database, window, observed)
@@ -226,69 +225,3 @@ def _digest(predictions: "pa.Table") -> str:
     with pa.ipc.new_stream(sink, predictions.schema) as writer:
         writer.write_table(predictions.combine_chunks())
     return hashlib.sha256(sink.getvalue()).hexdigest()
-
-
-def _skew(
-    names: Names,
-    store: ArtifactStore,
-    window: Window,
-    traffic: "ServedWindow",
-    feature_store: "FeatureStore",
-) -> "SkewReport":
-    """Served features against the offline ones of the same rows and moments, on a sample."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from aios_platform.contracts.datasets import FeatureSchema
-    from aios_platform.features.point_in_time import features_at
-    from aios_platform.monitoring.sampling import sample
-    from aios_platform.monitoring.served import ROW, last_answers
-    from aios_platform.monitoring.skew import compare
-
-    source, record = names.declaration.source, names.declaration.serving.record
-    answers, inputs = last_answers(traffic)
-    chosen = sample(pa.table({"at": pa.array(range(answers.num_rows))}), record.skew_rows)["at"]
-    answers, inputs = answers.take(chosen), inputs.take(chosen)
-    asked = pa.table(
-        {source.row_id: answers[ROW], source.prediction_time: answers["prediction_time"]}
-    )
-    offline = features_at(names.declaration, window, asked, store, feature_store)
-    # What the feature service no longer delivers has nothing to be compared with.
-    fields = tuple(f for f in traffic.features.fields if f.name in offline.column_names)
-    places = pc.index_in(offline[source.row_id], value_set=answers[ROW].combine_chunks())
-    return compare(
-        model=names.model,
-        window=window.key,
-        version=traffic.version,
-        served=inputs.take(places),
-        offline=offline,
-        features=FeatureSchema(fields=fields),
-        bound=record.skew_share,
-    )
-
-
-def _tell(
-    names: Names, database: "Database", skew: "SkewReport", now: datetime, *, past: bool
-) -> None:
-    about = f"version {skew.version}"
-    if skew.skewed:
-        alarm(
-            database, names.model, AlertKind.SERVING_SKEW, about,
-            f"Version {skew.version}, window {skew.window}: {skew.reason}",
-            now=now, past=past,
-            evidence={
-                "window": skew.window,
-                "rows": skew.rows,
-                **{
-                    feature.name: {
-                        "share": feature.share, "psi": feature.psi, "example": feature.example,
-                    }
-                    for feature in skew.skewed
-                },
-            },
-        )  # fmt: skip
-    elif skew.enough:
-        calm(
-            database, names.model, AlertKind.SERVING_SKEW, about,
-            f"window {skew.window} shows none",
-        )  # fmt: skip

@@ -30,7 +30,7 @@ CREATE TABLE served_batch (
     content bytea NOT NULL
 );
 COMMENT ON COLUMN served_batch.content IS
-    'Arrow IPC stream, zstd: served features and answers, a row each (docs/serving.md)';
+    'Arrow IPC stream, zstd: served features and answers, a row each (docs/monitoring.md)';
 COMMENT ON COLUMN served_batch.first_predicted IS 'least prediction time of its rows';
 COMMENT ON COLUMN served_batch.share IS 'of the requests that were recorded, as declared';
 CREATE INDEX served_batch_time ON served_batch (model, last_predicted, first_predicted);
