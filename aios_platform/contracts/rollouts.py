@@ -125,7 +125,11 @@ class Traffic(Record):
     """What one version answered, in one role, over some time."""
 
     requests: int = Field(default=0, ge=0)
-    errors: int = Field(default=0, ge=0, description="Server errors among them.")
+    errors: int = Field(
+        default=0,
+        ge=0,
+        description="Those that the version failed on, also where another hop answered instead.",
+    )
     latency: Sample = Field(default=Sample(), description="Seconds, a request each.")
     prediction: Sample = Field(default=Sample(), description="Probability, a row each.")
 

@@ -8,7 +8,8 @@ from aios_platform.contracts.rollouts import Pairs, Sample, Traffic
 from aios_platform.database import Database
 
 _MINUTES = """
-SELECT coalesce(sum(requests), 0) AS requests, coalesce(sum(errors), 0) AS errors,
+SELECT coalesce(sum(requests), 0) AS requests,
+    coalesce(sum(greatest(errors, failures)), 0) AS errors,
     coalesce(sum(rows), 0) AS rows, coalesce(sum(seconds), 0) AS seconds,
     coalesce(sum(seconds_squared), 0) AS seconds_squared,
     coalesce(sum(prediction), 0) AS prediction,

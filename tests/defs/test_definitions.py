@@ -88,6 +88,7 @@ def test_every_model_has_its_jobs_sensors_and_schedule_running_by_default(loaded
         assert {f"{model}__{job}" for job in jobs} <= set(repository.job_names)
         for name in (
             "new_window", "retrain_wanted", "approvals", "reconcile", "freshness", "error_budget",
+            "rollout",
         ):  # fmt: skip
             sensor = repository.get_sensor_def(f"{model}__{name}")
             assert sensor.default_status is dg.DefaultSensorStatus.RUNNING

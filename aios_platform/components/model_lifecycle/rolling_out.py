@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 from aios_platform.components.model_lifecycle.candidates import candidate_of
 from aios_platform.components.model_lifecycle.carrying_out import asks_a_person
+from aios_platform.components.model_lifecycle.handoff import Candidate
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.packaging import ensure_package
 from aios_platform.components.model_lifecycle.rollout_moves import Moved, abort_with, move_on
 from aios_platform.components.model_lifecycle.rollout_verdicts import ask_approval, passed
+from aios_platform.contracts.decisions import Champion
 from aios_platform.contracts.rollouts import Rollout, RolloutMode, RolloutState
 from aios_platform.database import Database
 from aios_platform.errors import RolloutError
+from aios_platform.features.pinned_sets import recall
 from aios_platform.ledger.rollouts import Standing, record, rows_of, standing
 
 if TYPE_CHECKING:
@@ -43,8 +46,8 @@ def start(
 
     Raises:
         AccessDenied: Who acts is no operator.
-        RolloutError: There is no champion, another rollout is open, the version is live, or the
-            gate did not let it pass.
+        RolloutError: There is no champion, another rollout is open, the version is live or takes
+            other features than the live one, or the gate did not let it pass.
         RegistryError: There is no such version.
         StoreError: Its bytes are gone or damaged, or its serving package cannot be kept.
         ScoringError: Its bytes are not a model, or cannot score their own rows.
@@ -79,6 +82,7 @@ def start(
         )
     candidate = candidate_of(names, version, stores)
     Session(stores.artifacts.get(candidate.model_digest, ".onnx"), digest=candidate.model_digest)
+    _require_same_features(names, candidate, live, stores)
     judged = None
     if mode is not RolloutMode.SHADOW:
         judged = passed(names, candidate, live, stores, as_of or datetime.now(UTC))
@@ -224,6 +228,22 @@ def _operated(names: Names, database: Database, reason: str) -> Standing:
             remedy=f"Start one: `aios rollout {names.model} start --version V --mode canary`.",
         )
     return found
+
+
+def _require_same_features(
+    names: Names, candidate: Candidate, live: Champion, stores: "Stores"
+) -> None:
+    """Refuse a candidate that cannot answer what the live version is asked."""
+    mine = candidate.training_set.service_digest
+    theirs = recall(stores.artifacts, names.model, live.training_set_digest).service_digest
+    if mine != theirs:
+        raise RolloutError(
+            f"Version {candidate.version} of {names.model} was trained on the feature service "
+            f"{mine[:12]}, the live version {live.version} on {theirs[:12]}: one cannot answer "
+            "what the other is asked.",
+            remedy=f"`aios promote {names.model} --version {candidate.version}`; requests change "
+            "with it.",
+        )
 
 
 def _require_reason(reason: str) -> None:

@@ -51,6 +51,7 @@ CREATE TABLE serving_minute (
     minute timestamptz NOT NULL,
     requests bigint NOT NULL DEFAULT 0,
     errors bigint NOT NULL DEFAULT 0,
+    failures bigint NOT NULL DEFAULT 0,
     slow bigint NOT NULL DEFAULT 0,
     rows bigint NOT NULL DEFAULT 0,
     seconds double precision NOT NULL DEFAULT 0,
@@ -60,6 +61,8 @@ CREATE TABLE serving_minute (
     PRIMARY KEY (model, minute, version, role)
 );
 COMMENT ON COLUMN serving_minute.errors IS 'server errors: what the caller is not to blame for';
+COMMENT ON COLUMN serving_minute.failures IS
+    'server errors, and requests that another hop answered because the version could not';
 COMMENT ON COLUMN serving_minute.slow IS 'answered later than serving.slo.latency_ms';
 COMMENT ON COLUMN serving_minute.seconds IS 'sum of latencies of requests';
 COMMENT ON COLUMN serving_minute.prediction IS 'sum of the probabilities of rows';

@@ -30,6 +30,7 @@ from aios_platform.contracts.decisions import Decision
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.rollouts import RolloutMode, RolloutState
 from aios_platform.errors import ArtifactMissing, ChampionConflict, RolloutError
+from aios_platform.features.pinned_sets import remember
 from aios_platform.ledger import approvals
 from aios_platform.ledger.champions import champion_of, promote, roll_back
 from aios_platform.ledger.entries import append, entries
@@ -57,6 +58,13 @@ SERVING = {
 }
 
 
+def training_set(service_digest="5" * 64) -> TrainingSet:
+    return TrainingSet(
+        frames=(), exam=(), features=FeatureSchema(fields=()), service_digest=service_digest,
+        as_of="2014-01-01T00:00:00+00:00", cells_replayed=1,
+    )  # fmt: skip
+
+
 @dataclass
 class Home:
     """A model with version 1 live, and what is needed to roll others out."""
@@ -77,13 +85,10 @@ class Home:
         return champion_of(self.database, self.model).version
 
     def candidate(self, version: str) -> Candidate:
-        record = TrainingSet(
-            frames=(), exam=(), features=FeatureSchema(fields=()), service_digest="5" * 64,
-            as_of="2014-01-01T00:00:00+00:00", cells_replayed=1,
-        )  # fmt: skip
+        record = training_set()
         return Candidate(
             version=version, run_id="r", model_digest=self.digests[version],
-            training_set_digest="7" * 64, trained_through="2013-09", training_set=record,
+            training_set_digest=record.digest, trained_through="2013-09", training_set=record,
             author="somebody",
         )  # fmt: skip
 
@@ -112,7 +117,7 @@ class Home:
     def promote(self, version):
         promote(
             self.database, self.verdict(version), model_digest=self.digests[version], run_id="r",
-            training_set_digest="7" * 64, trained_through="2013-09",
+            training_set_digest=training_set().digest, trained_through="2013-09",
         )  # fmt: skip
 
     def start(self, version="2", mode=RolloutMode.CANARY, reason="try it"):
@@ -140,6 +145,7 @@ def make(database, store, tmp_path, monkeypatch):
         declaration = names.declaration.model_dump(mode="json", exclude_unset=True)
         names = Names(ModelDeclaration.model_validate(declaration | {"serving": SERVING}), tmp_path)
         home = Home(names, Stores(ArtifactStore(store.root)))
+        remember(store, names.model, training_set())
         for version in "123":
             home.version(version)
         home.promote("1")
@@ -291,6 +297,14 @@ def test_what_cannot_start(home):
         with pytest.raises(RolloutError, match="one at a time"):
             home.start(version, mode=mode)
     assert len(home.rows()) == 1
+
+
+def test_a_version_of_another_feature_service_cannot_stand_beside_the_live_one(home, monkeypatch):
+    record = training_set("6" * 64)
+    other = home.candidate("2").model_copy(update={"training_set": record})
+    monkeypatch.setattr(rolling_out, "candidate_of", lambda *arguments: other)
+    with pytest.raises(RolloutError, match="cannot answer what the other is asked"):
+        home.start(mode=RolloutMode.SHADOW)
 
 
 def test_moves_by_hand_can_be_repeated_and_do_nothing_twice(home):

@@ -18,17 +18,19 @@ def model() -> str:
     return f"m_{uuid.uuid4().hex[:8]}"
 
 
-def minute(database, model, version, role, at, requests=10, errors=0, seconds=0.1, p=0.5):
+def minute(
+    database, model, version, role, at, requests=10, errors=0, seconds=0.1, p=0.5, failures=0
+):
     with database.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO serving_minute (model, version, role, minute, requests, errors, rows,"
-                " seconds, seconds_squared, prediction, prediction_squared) VALUES (:model,"
-                " :version, :role, :at, :n, :errors, :n, :n * :s, :n * :s * :s, :n * :p,"
+                "INSERT INTO serving_minute (model, version, role, minute, requests, errors,"
+                " failures, rows, seconds, seconds_squared, prediction, prediction_squared) VALUES (:model,"
+                " :version, :role, :at, :n, :errors, :failures, :n, :n * :s, :n * :s * :s, :n * :p,"
                 " :n * :p * :p)"
             ),
             {"model": model, "version": version, "role": role, "at": at, "n": requests,
-             "errors": errors, "s": seconds, "p": p},
+             "errors": errors, "failures": failures, "s": seconds, "p": p},
         )  # fmt: skip
 
 
@@ -46,6 +48,11 @@ def test_traffic_is_that_of_one_version_in_one_role_since_the_minute(database, m
     until = NOON + timedelta(minutes=3)
     assert traffic_of(database, model, "1", "live", since, until).requests == 200
     assert traffic_of(database, model, "1", "canary", NOON) == Traffic()
+
+
+def test_a_request_that_another_hop_had_to_answer_is_a_failure_of_the_version(database, model):
+    minute(database, model, "2", "canary", NOON, errors=1, failures=4)
+    assert traffic_of(database, model, "2", "canary", NOON).errors == 4
 
 
 def test_pairs_are_those_of_one_rollout_with_their_failures(database, model):
