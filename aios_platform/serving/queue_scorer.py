@@ -6,19 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from aios_platform.artifacts import ArtifactStore
 from aios_platform.database import database
-from aios_platform.declarations import declarations
-from aios_platform.serving.access import Access
 from aios_platform.serving.gateway import Gateway
-from aios_platform.serving.idempotency import Idempotency
-from aios_platform.serving.loading import Origins
 from aios_platform.serving.postgres_queue import PostgresQueue
-from aios_platform.serving.recording import Recorder
 from aios_platform.serving.requests import JSON_TYPES, Request
-from aios_platform.serving.tracing import Tracer
+from aios_platform.serving.server import build_gateway
 from aios_platform.serving.worker import Worker, work
-from aios_platform.settings import settings
+from aios_platform.settings import export, settings
 
 
 class GatewayScorer:
@@ -55,21 +49,15 @@ def score_queues(models: Sequence[str], *, once: bool, concurrency: int) -> int:
         SettingsError: A setting is wrong.
         DatabaseUnavailable: The database does not answer at the start, or, with `once`, later.
     """
+    # Idle threads of ONNX Runtime must not spin on cores that others need.
+    export({"OMP_WAIT_POLICY": "PASSIVE"})
     return asyncio.run(_score_queues(models, once, concurrency))
 
 
 async def _score_queues(models: Sequence[str], once: bool, concurrency: int) -> int:
     opened = database()
-    declared = {name: declaration for name, (declaration, _) in declarations().items()}
-    gateway = Gateway(
-        opened,
-        Origins(opened, ArtifactStore(settings().artifact_root), settings().feature_repo),
-        {model: declared[model] for model in models},
-        Access(opened, required=False),
-        Recorder(opened, share=lambda model: declared[model].serving.record.share),
-        Idempotency(opened),
-        Tracer(None, "aios worker", 0.0),
-    )
+    chosen = settings().model_copy(update={"serve_models": ",".join(models)})
+    gateway = build_gateway(opened, chosen)
     await gateway.start()
     try:
         worker = Worker(PostgresQueue(opened), GatewayScorer(gateway), concurrency=concurrency)
