@@ -231,6 +231,21 @@ def test_a_row_of_the_ledger_that_grants_wants_an_admins_key(own_database, root)
             connection.exec_driver_sql(grants.format(who))
 
 
+def test_a_row_of_the_ledger_that_moves_traffic_wants_an_operators_key(own_database, root):
+    with acting_with(root):
+        ada = add(own_database, "ada", ["author", "approver"])
+        bob = add(own_database, "bob", ["operator"])
+    for key, allowed in ((ada, False), (root, False), (bob, True)):
+        with acting_with(key), own_database.begin() as connection:
+            row = {"kind": "rollout", "subject": "m", "payload": {}, "key": f"rollout:{allowed}"}
+            if allowed:
+                append(connection, **row)
+            else:
+                with pytest.raises(AccessDenied, match="does not hold the role operator"):
+                    append(connection, **row)
+    assert [row.principal for row in entries(own_database, kind="rollout")] == ["bob"]
+
+
 def test_a_key_is_not_handed_to_servers(environment):
     environment("aios_secret")
     assert settings.settings().api_key.get_secret_value() == "aios_secret"
