@@ -21,6 +21,8 @@ def aios(own_database, monkeypatch, capsys):
     """Runs a command on a queue of the test's own; status and output."""
     monkeypatch.setattr("aios_platform.database.database", lambda: own_database)
     monkeypatch.setattr("aios_platform.serving.queue_scorer.database", lambda: own_database)
+    # A worker sets it; for the rest of this process it is as before.
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     # It takes log lines and warnings away from the test.
     monkeypatch.setattr("aios_platform.telemetry.configure", lambda _: None)
 
