@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aios_platform.cli.arguments import AsOf, Model, clock
+from aios_platform.cli.arguments import AsOf, Model, clock, names_of
 from aios_platform.contracts.rollouts import RolloutMode, RolloutState
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ def rollout(
     does not wait for them. All but `status` need the role operator. Exit status: 0 done, 4 waits
     for an approval, 1 any error.
     """
-    from aios_platform.cli.arguments import names_of
     from aios_platform.resources.stores import Stores
 
     names, stores = names_of(model), Stores()

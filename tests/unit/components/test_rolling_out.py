@@ -1,5 +1,6 @@
 """Rollouts on a real ledger: what starts, what moves, what is promoted, what is taken back."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,10 +9,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from typer.testing import CliRunner
 
 from aios_platform.access.principals import SCHEDULER, acting_as
 from aios_platform.alerts.outbox import alerts
 from aios_platform.artifacts import ArtifactStore
+from aios_platform.cli import rollout as command
+from aios_platform.cli.main import app
 from aios_platform.components.model_lifecycle import (
     carrying_out,
     rollback,
@@ -513,6 +517,53 @@ def test_killed_for_real_between_the_swap_and_its_row(home, tmp_path):
     assert newest(home.database, home.model).state is RolloutState.PROMOTED
     assert len(home.rows("promotion")) == 2
     assert len(home.rows()) == 3
+
+
+@pytest.fixture
+def aios(monkeypatch):
+    """The command `aios rollout`, on a home."""
+
+    def call(home, *arguments):
+        monkeypatch.setattr(command, "names_of", lambda model: home.names)
+        monkeypatch.setattr("aios_platform.resources.stores.Stores", lambda: home.stores)
+        return CliRunner().invoke(app, ["rollout", home.model, *arguments])
+
+    return call
+
+
+def test_the_command_starts_shows_and_moves(home, aios):
+    assert "never had a rollout" in aios(home).output
+    assert json.loads(aios(home, "status", "--json").output)["rollout"] is None
+    assert isinstance(aios(home, "start", "--reason", "x").exception, RolloutError)
+    home.verdict("2")
+    begun = aios(home, "start", "--version", "2", "--reason", "x", "--json")
+    assert begun.exit_code == 0
+    shown = json.loads(begun.output)
+    assert (shown["changed"], shown["share"], shown["rollout"]["mode"]) == (True, 0.1, "canary")
+    home.served("2", "canary", 40)
+    said = aios(home, "status").output
+    assert "canary of version 2 beside 1: running" in said
+    assert "60 of 100 candidate requests" in said
+    after = json.loads(aios(home, "status", "--json").output)
+    assert (after["next"]["action"], after["next"]["evidence"]["requests"]) == ("wait", 40)
+    for verb, said in (
+        ("pause", "is paused"),
+        ("resume", "is running"),
+        ("advance", "at step 2"),
+        ("abort", "is aborted"),
+    ):
+        assert said in aios(home, verb, "--reason", verb).output
+    assert "abort" in aios(home, "status").output
+    assert isinstance(aios(home, "pause").exception, RolloutError)
+
+
+def test_the_command_says_that_it_waits_for_a_person(make, aios):
+    home = make(approval="human", bootstrap={"approval": "automatic"})
+    home.verdict("2")
+    begun = aios(home, "start", "--version", "2", "--reason", "x")
+    assert begun.exit_code == 4
+    assert "aios approvals approve" in begun.output
+    assert "waits for an approver" in aios(home).output
 
 
 def decide(home, number, approve=True):

@@ -25,9 +25,9 @@ def minute(
         connection.execute(
             text(
                 "INSERT INTO serving_minute (model, version, role, minute, requests, errors,"
-                " failures, rows, seconds, seconds_squared, prediction, prediction_squared) VALUES (:model,"
-                " :version, :role, :at, :n, :errors, :failures, :n, :n * :s, :n * :s * :s, :n * :p,"
-                " :n * :p * :p)"
+                " failures, rows, seconds, seconds_squared, prediction, prediction_squared)"
+                " VALUES (:model, :version, :role, :at, :n, :errors, :failures, :n, :n * :s,"
+                " :n * :s * :s, :n * :p, :n * :p * :p)"
             ),
             {"model": model, "version": version, "role": role, "at": at, "n": requests,
              "errors": errors, "failures": failures, "s": seconds, "p": p},
