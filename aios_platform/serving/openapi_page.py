@@ -14,7 +14,7 @@ code{padding:.1em .3em}pre{padding:.8rem;overflow:auto}
 table{border-collapse:collapse;width:100%;font-size:14px}
 td,th{text-align:left;padding:.35rem .6rem;border-bottom:1px solid #e6eaef;vertical-align:top}
 .m{display:inline-block;font:600 12px ui-monospace,monospace;padding:.1rem .45rem;
-border-radius:3px;color:#fff;background:#2563a8;margin-right:.5rem}.g{background:#2c7a4b}
+border-radius:3px;color:#fff;background:#2563a8;margin-right:.5rem}
 p.d{color:#4a5665}
 """
 
@@ -35,17 +35,22 @@ def page(document: dict[str, Any]) -> bytes:
         "<a href=openapi.json>openapi.json</a> (OpenAPI 3.1). Existing clients of the Open ",
         "Inference Protocol find every model under <code>/v2/models/{model}</code>.</p>",
     ]
+    plain = []
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            parts.append(_operation(path, method, operation, schemas))
-    parts.append("</html>")
+            if method == "get":
+                plain.append(
+                    f"<tr><td><code>{escape(path)}</code><td>{escape(operation['summary'])}"
+                )
+            else:
+                parts.append(_operation(path, method, operation, schemas))
+    parts.append("<h2>To look at</h2><table><tr><th>GET<th>" + "".join(plain) + "</table></html>")
     return "".join(parts).encode()
 
 
 def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
-    colour = " g" if method == "get" else ""
     text = [
-        f"<h2><span class='m{colour}'>{method.upper()}</span><code>{escape(path)}</code></h2>",
+        f"<h2><span class=m>{method.upper()}</span><code>{escape(path)}</code></h2>",
         f"<p>{escape(operation.get('summary', ''))}</p>",
     ]
     if operation.get("description"):
