@@ -171,6 +171,63 @@ def test_materializing_an_unchanged_window_again_changes_nothing_downstream(life
     assert [life.store.history(dataset, "2013-06") for dataset in datasets] == before
 
 
+def test_served_traffic_is_measured_beside_the_batch_and_changes_nothing_of_it(life, database):
+    import numpy as np
+
+    from aios_platform.features.pinned_sets import recall
+    from aios_platform.serving.recording import Recorder, ServedRows
+
+    champion = champion_of(database, life.names.model)
+    features = recall(life.store, life.names.model, champion.training_set_digest).features
+    frame = life.store.read(life.store.require(life.names.frames, "2013-06"))
+    scored = life.store.read(life.store.require(life.names.predictions, "2013-06"))
+    numbers = [frame[name].to_numpy() for name in features.numerical]
+    moments = frame["prediction_time"].to_numpy().astype("datetime64[us]").astype(np.int64) / 1e6
+    recorder = Recorder(database)
+    recorder.offer(
+        ServedRows(
+            model=life.names.model,
+            version=champion.version,
+            model_digest=champion.model_digest,
+            features=features,
+            request_ids=[f"r{place}" for place in range(frame.num_rows)],
+            places=[0] * frame.num_rows,
+            row_ids=frame["flight_id"].to_pylist(),
+            served_at=AS_OF.timestamp(),
+            moments=moments,
+            matrix=np.column_stack(numbers).astype(np.float32),
+            texts=tuple(
+                [value or "" for value in frame[name].to_pylist()] for name in features.categorical
+            ),
+            probabilities=scored["probability"].to_numpy(),
+            sources=["full"] * frame.num_rows,
+        )
+    )
+    recorder.close(10)
+    documents = [
+        f"observations/{life.names.model}/{kind}/2013-06.json" for kind in ("performance", "drift")
+    ]
+    before = [life.store.read_named(name) for name in documents]
+    job = life.definitions.resolve_job_def(life.names.job("score"))
+    result = job.execute_in_process(
+        instance=life.instance,
+        partition_key="2013-06",
+        asset_selection=[life.names.asset("performance"), life.names.asset("drift")],
+        tags={"aios/as_of": AS_OF.isoformat()},
+    )
+    assert result.success
+    assert [life.store.read_named(name) for name in documents] == before
+    metadata = metadata_of(life, "performance", "2013-06")
+    [served] = [record.data for record in metadata["served"].records]
+    assert served["answers"] == frame.num_rows
+    assert served["matched"] == metadata["matched"].value
+    assert served["value"] == pytest.approx(metadata["roc_auc"].value, abs=1e-4)
+    drift = metadata_of(life, "drift", "2013-06")
+    name = f"served_version_{champion.version}"
+    assert drift[f"{name}_drift"].value == drift["reason"].value
+    assert f"On {frame.num_rows:,} rows no feature differs" in drift[f"{name}_skew"].value
+
+
 def test_an_asset_never_takes_some_other_runs_upstream(life):
     job = life.definitions.resolve_job_def(life.names.job("retrain"))
     result = job.execute_in_process(
