@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # A layer with fewer outputs costs next to nothing, and the last one's error is not averaged out.
 SMALLEST_LAYER = 16
 # Seven bits: processors without VNNI instructions add pairs of products in 16 bits, which two
-# products of 255 and 127 overflow. So every machine gives the same answers.
+# products of 255 and 127 overflow.
 LARGEST_WEIGHT = 63
 LARGEST_INPUT = 255
 CONTRIB = "com.microsoft"
