@@ -77,7 +77,8 @@ class Replies:
         """The answer of each row."""
         probabilities = work.probabilities.tolist()
         sources = work.sources
-        ids, ages, sets, unsure = work.ids, work.ages, work.sets, work.unsure
+        ids, sets, unsure = work.ids, work.sets, work.unsure
+        ages = None if work.ages is None else work.ages.tolist()
         for place, probability in enumerate(probabilities):
             source = sources[place]
             answer: dict[str, Any] = {"probability": probability, "source": source}
