@@ -18,7 +18,15 @@ BLOB_ROWS = 50_000
 
 
 class Minute(NamedTuple):
-    """What a version did since the last one of these; the columns of `serving_minute`."""
+    """What a version did since the last one of these; the columns of `serving_minute`.
+
+    Attributes:
+        errors: Server errors.
+        failures: Requests that it was to answer and another hop did.
+        slow: Requests answered later than the objective.
+        seconds: Sum of latencies.
+        prediction: Sum of probabilities.
+    """
 
     model: str
     version: str
@@ -31,6 +39,7 @@ class Minute(NamedTuple):
     seconds_squared: float
     prediction: float
     prediction_squared: float
+    failures: int = 0
 
     def plus(self, other: "Minute") -> "Minute":
         """Both together; they are of one version in one role."""
@@ -181,13 +190,14 @@ VALUES (:model, :version, :model_digest, :first_served, :last_served,
     :first_predicted, :last_predicted, :rows, :share, :content)
 """
 _MINUTE = """
-INSERT INTO serving_minute AS m (model, version, role, minute, requests, errors, slow, rows,
-    seconds, seconds_squared, prediction, prediction_squared)
-VALUES (:model, :version, :role, :minute, :requests, :errors, :slow, :rows, :seconds,
+INSERT INTO serving_minute AS m (model, version, role, minute, requests, errors, failures, slow,
+    rows, seconds, seconds_squared, prediction, prediction_squared)
+VALUES (:model, :version, :role, :minute, :requests, :errors, :failures, :slow, :rows, :seconds,
     :seconds_squared, :prediction, :prediction_squared)
 ON CONFLICT (model, minute, version, role) DO UPDATE SET
     requests = m.requests + excluded.requests,
     errors = m.errors + excluded.errors,
+    failures = m.failures + excluded.failures,
     slow = m.slow + excluded.slow,
     rows = m.rows + excluded.rows,
     seconds = m.seconds + excluded.seconds,
@@ -203,14 +213,12 @@ SELECT * FROM unnest(CAST(:model AS text[]), CAST(:rollout AS integer[]),
     CAST(:version AS text[]), CAST(:live AS real[]), CAST(:candidate AS real[]),
     CAST(:failure AS text[]), CAST(:live_seconds AS real[]), CAST(:seconds AS real[]),
     CAST(:served_at AS timestamptz[]))
-ON CONFLICT DO NOTHING
 """
 _ITEM = """
 INSERT INTO review_item (model, version, request_id, place, row_id, inputs, probability, reason)
 SELECT * FROM unnest(CAST(:model AS text[]), CAST(:version AS text[]), CAST(:request_id AS text[]),
     CAST(:place AS integer[]), CAST(:row_id AS text[]), CAST(:inputs AS jsonb[]),
     CAST(:probability AS real[]), CAST(:reason AS text[]))
-ON CONFLICT DO NOTHING
 """
 
 

@@ -80,9 +80,9 @@ CREATE TABLE shadow_pair (
     failure text,
     live_seconds real NOT NULL,
     seconds real NOT NULL,
-    served_at timestamptz NOT NULL,
-    UNIQUE (model, rollout, request_id, place)
+    served_at timestamptz NOT NULL
 );
+CREATE INDEX shadow_pair_rollout ON shadow_pair (model, rollout, version);
 COMMENT ON COLUMN shadow_pair.candidate IS 'null where the candidate failed on the row';
 
 CREATE TABLE review_item (
@@ -98,9 +98,9 @@ CREATE TABLE review_item (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     decided_at timestamptz,
     decided_by text,
-    decision boolean,
-    UNIQUE (request_id, place)
+    decision boolean
 );
+-- A request id is the caller's, and need not be unique.
 CREATE INDEX review_item_open ON review_item (model, id) WHERE decided_at IS NULL;
 
 CREATE TABLE idempotent_answer (

@@ -15,7 +15,7 @@ from tests.databases import ScratchDatabase
 from tests.unit.serving.traffic import AT, SCHEMA, batch, item, pair
 
 pytestmark = pytest.mark.postgres
-MINUTE = Minute("toy", "1", "live", 3, 1, 1, 30, 0.5, 0.25, 9.0, 4.0)
+MINUTE = Minute("toy", "1", "live", 3, 1, 1, 30, 0.5, 0.25, 9.0, 4.0, failures=2)
 
 
 @pytest.fixture
@@ -90,14 +90,26 @@ def test_everything_is_written_in_one_transaction_per_flush(recorder, own_databa
         ("toy", "2", "2" * 64, 1, 1.0),
     ]
     assert [(float(row[5]), float(row[6])) for row in rows] == [(AT, AT - 60)] * 2
-    [figures] = read(own_database, "SELECT * FROM serving_minute")
-    assert tuple(figures)[:3] == ("toy", "1", "live")
-    assert tuple(figures)[4:] == (6, 2, 2, 60, 1.0, 0.5, 18.0, 8.0)
+    names = ", ".join(Minute._fields)
+    [figures] = read(own_database, f"SELECT {names} FROM serving_minute")
+    assert tuple(figures) == ("toy", "1", "live", 6, 2, 2, 60, 1.0, 0.5, 18.0, 8.0, 4)
     pairs = read(own_database, "SELECT live, candidate, failure FROM shadow_pair ORDER BY place")
     assert [tuple(row) for row in pairs] == [(0.25, 0.5, None), (0.25, None, "it fell\\0over")]
     [inputs] = read(own_database, "SELECT inputs FROM review_item WHERE decided_at IS NULL")
     assert inputs[0] == {"size": "nan", "name": "a\\0b", "none": None}
     assert (one.written, one.lost) == ({"toy": 5}, {})
+
+
+def test_callers_who_use_a_request_id_again_lose_nothing(recorder, own_database):
+    one = recorder()
+    for _ in range(2):
+        one.offer(batch(["same"]))
+        one.pair(pair("same"))
+        one.review(item("same"))
+    one.close(5)
+    assert recorded(own_database) == [("same", 0)] * 2
+    for table in ("shadow_pair", "review_item"):
+        assert len(read(own_database, f"SELECT id FROM {table}")) == 2
 
 
 def test_figures_of_several_processes_add_up(recorder, own_database):
