@@ -22,7 +22,7 @@ class Minute(NamedTuple):
 
     Attributes:
         errors: Server errors.
-        failures: Requests that it was to answer and another hop did.
+        failures: Those, and requests that another hop answered because it could not.
         slow: Requests answered later than the objective.
         seconds: Sum of latencies.
         prediction: Sum of probabilities.
