@@ -60,7 +60,7 @@ class OnlineEntity:
         inputs: The inputs that make up the key, in the order of `join_keys`; none: the views have
             one row for all.
         join_keys: The names under which Feast stores the key, in its order.
-        types: Feast's type of each: STRING, INT32 or INT64.
+        types: Feast's type of each input: STRING, INT32 or INT64.
         views: Places of the views in the plan.
     """
 
@@ -269,8 +269,8 @@ def _entities(views: list[Any]) -> tuple[OnlineEntity, ...]:
                 )
         names = tuple(column.name for column in columns)
         rename = view.projection.join_key_map
-        everybody = names == (DUMMY_ENTITY_ID,)
-        inputs = () if everybody else tuple(rename.get(name, name) for name in names)
+        columns = [column for column in columns if column.name != DUMMY_ENTITY_ID]
+        inputs = tuple(rename.get(column.name, column.name) for column in columns)
         types = tuple(_type(column) for column in columns)
         found.setdefault((inputs, names, types), []).append(place)
     return tuple(OnlineEntity(*key, tuple(places)) for key, places in found.items())

@@ -76,8 +76,9 @@ class BlockBuilder:
         objects = [source for layout in layouts for source in layout.objects]
         self._number_views = [view for view, _ in numbers]
         self._object_views = [view for view, _ in objects]
-        self._stored = {source: (False, slot) for slot, source in enumerate(objects)}
-        self._stored |= {source: (True, slot) for slot, source in enumerate(numbers)}
+        # What is read as both is an object to an on-demand view.
+        self._stored = {source: (True, slot) for slot, source in enumerate(numbers)}
+        self._stored |= {source: (False, slot) for slot, source in enumerate(objects)}
         self._take, self._to = _served(plan, numbers, plan.numerical)
         self._texts = list(zip(*_served(plan, objects, plan.categorical), strict=True))
         ttls = [np.inf if view.ttl is None else view.ttl for view in plan.views]

@@ -41,6 +41,8 @@ class PreparedConnection:
     """
 
     def __init__(self, connection: psycopg.AsyncConnection, on_lost: Callable[[], None]) -> None:
+        # Kept, or it would close what it was opened for.
+        self._connection = connection
         self._pgconn = connection.pgconn
         self._loop = asyncio.get_running_loop()
         self._socket = connection.fileno()
