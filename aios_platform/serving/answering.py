@@ -16,7 +16,6 @@ from aios_platform.errors import (
     DeadlineExceeded,
     RequestRefused,
     ScoringError,
-    ServingError,
 )
 from aios_platform.inference.conformal import prediction_sets
 from aios_platform.serving import metrics
@@ -36,7 +35,7 @@ BOTH = 3
 UNAVAILABLE = "feature_unavailable"
 
 
-class NoAnswer(ServingError):
+class NoAnswer(ScoringError):
     """Neither the version nor any fallback could answer."""
 
 
@@ -70,6 +69,8 @@ class Batch:
     by: ServedVersion | None = None
     seconds: float = 0.0
     """Time that scoring took."""
+    late: bool = False
+    """Whether a version did not answer in time."""
 
     @property
     def rows(self) -> int:
@@ -141,7 +142,7 @@ class Answerer:
 
     async def _in_turn(self, works: list[Work], version: ServedVersion, now: float) -> None:
         try:
-            deadline = min(work.deadline for work in works)
+            deadline = max(work.deadline for work in works)
             block = await self._read(works, READ_SHARE * (deadline - now))
             batch = self._batch(works, version, block)
             if not (batch.diverted is not None and batch.diverted.all()):
@@ -193,7 +194,8 @@ class Answerer:
         self, works: list[Work], version: ServedVersion, block: FeatureBlock | None
     ) -> Batch:
         """The model's inputs, request by request where some came as whole frames."""
-        deadline = min(work.deadline for work in works)
+        # One caller's haste must not cost the others of the batch their answers.
+        deadline = max(work.deadline for work in works)
         plain = [work for work in works if work.frame is None]
         if plain == works:
             matrix, texts = self._inputs(works, block)
@@ -252,7 +254,6 @@ class Answerer:
         except ScoringError as error:
             self._failed(version, error)
             return
-        version.breaker.succeeded()
         self._scored(batch, version, scores)
 
     def _score(self, batch: Batch, version: ServedVersion) -> Scores:
@@ -297,14 +298,23 @@ class Answerer:
                 max(left, 0.001),
             )
         except TimeoutError:
+            batch.late = True
+            if self._hasty(batch):
+                # It says nothing about the version, which the next batch waits for.
+                return
             version.abandon()
             self._failed(version, TimeoutError(f"no answer within {max(left, 0):.3f} s"))
             return
         except ScoringError as error:
             self._failed(version, error)
             return
-        version.breaker.succeeded()
         self._scored(batch, version, scores)
+
+    def _hasty(self, batch: Batch) -> bool:
+        """Whether the callers allowed less time than the declaration does."""
+        # A little less than declared: what is subtracted below was rounded.
+        declared = 0.999 * self._serving.deadline_ms / 1000
+        return all(work.deadline - work.arrived < declared for work in batch.works)
 
     def _failed(self, version: ServedVersion, error: BaseException) -> None:
         version.breaker.failed()
@@ -312,9 +322,10 @@ class Answerer:
         logger.error("%s version %s failed: %s", version.model, version.version, error)
 
     def _scored(self, batch: Batch, version: ServedVersion, scores: Scores) -> None:
-        version.metrics.batch_rows.observe(batch.rows)
         if version.breaker.is_open:
             version.metrics.breaker.set(0)
+        version.breaker.succeeded()
+        version.metrics.batch_rows.observe(batch.rows)
         batch.by = version
         batch.probabilities = scores.probabilities
         if version is not batch.version:
@@ -442,6 +453,8 @@ def _error_of(work: Work, batch: Batch, rows: slice, now: float) -> BaseExceptio
             code=UNAVAILABLE,
             remedy="Check the entity keys; features come with the model's windows of data.",
         )
+    if "" in work.sources and batch.late:
+        return DeadlineExceeded("The model did not answer before the request's deadline.")
     if "" in work.sources:
         return NoAnswer(
             f"Version {batch.version.version} of {batch.version.model} failed, and no declared "
