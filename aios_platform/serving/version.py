@@ -213,7 +213,10 @@ def load_version(
     Raises:
         VersionUnusable: The bytes are gone, damaged, or do not score.
     """
-    package = read_package(store, model, digest)
+    try:
+        package = read_package(store, model, digest)
+    except StoreError as error:
+        raise VersionUnusable(error.what, remedy=error.remedy) from error
     figures = {TierModel.FULL: digest}
     if package is not None:
         figures |= {tier.model: tier.digest for tier in package.tiers}
