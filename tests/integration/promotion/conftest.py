@@ -154,11 +154,11 @@ def aios(home: Home, monkeypatch: pytest.MonkeyPatch):
     """The command itself, on the small model."""
     from typer.testing import CliRunner
 
-    from aios_platform.cli import package, promotion, provenance
+    from aios_platform.cli import package, promotion, provenance, rollout
     from aios_platform.cli.main import app
 
     def call(*arguments: str, names: Names | None = None) -> Any:
-        for module in (package, promotion, provenance):
+        for module in (package, promotion, provenance, rollout):
             monkeypatch.setattr(module, "names_of", lambda model: names or home.names)
         return CliRunner().invoke(app, list(arguments))
 

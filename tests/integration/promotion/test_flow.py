@@ -34,6 +34,7 @@ from aios_platform.ledger.health import healthy
 from aios_platform.resources.stores import Artifacts, Ledger, Registry
 from aios_platform.settings import PROJECT_ROOT, settings
 from tests.integration.promotion.conftest import AS_OF, small
+from tests.unit.promotion.test_traffic import minute
 
 pytestmark = [
     pytest.mark.postgres,
@@ -551,6 +552,7 @@ from aios_platform.components.model_lifecycle.promoting import promote_version
 from aios_platform.registry.store import ModelRegistry
 from aios_platform.resources.stores import Stores
 from tests.integration.promotion.conftest import AS_OF, small
+from tests.unit.promotion.test_traffic import minute
 ModelRegistry.set_champion_alias = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 promote_version(small(), "VERSION", Stores(), AS_OF)
 """
@@ -572,6 +574,37 @@ def test_killed_for_real_between_the_swap_and_the_alias(home):
     assert home.promotions_of(version) == 1
     assert len(home.rows("verdict")) == verdicts, "what is live already is not judged again"
     assert home.rows("promotion")[0].principal == "ci"
+
+
+def test_a_canary_is_judged_advanced_by_the_sensor_promoted_and_taken_back(home, aios):
+    live = home.champion()
+    version = next(v for v in map(home.train, (7, 8)) if v != live.version)
+    steps = [{"share": 0.1, "minutes": 0, "requests": 100}]
+    serving = home.names.declaration.serving.model_validate({"rollout": {"steps": steps}})
+    quick = Names(home.names.declaration.model_copy(update={"serving": serving}), home.names.folder)
+    arguments = ("rollout", home.names.model, "start", "--version", version, "--reason", "try it",
+                 "--as-of", AS_OF.isoformat(), "--json")  # fmt: skip
+    done = aios(*arguments, names=quick)
+    assert done.exit_code == 0, done.output
+    begun = json.loads(done.stdout)["rollout"]
+    assert (begun["state"], begun["live_version"]) == ("running", live.version)
+    [row, *_] = home.rows("verdict")
+    assert row.payload["verdict"]["candidate_version"] == version
+
+    assert "still to come" in tick(home, "rollout").skip_message
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    minute(home.stores.database, home.names.model, version, "canary", now, 300)
+    minute(home.stores.database, home.names.model, live.version, "live", now, 3000)
+    assert home.champion() == live
+    assert "is promoted" in tick(home, "rollout").skip_message
+    assert home.champion().version == home.alias() == version
+    assert home.promotions_of(version) == 1
+
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    minute(home.stores.database, home.names.model, version, "live", now, 300, errors=200)
+    assert f"Version {live.version} is live again" in tick(home, "rollout").skip_message
+    assert home.champion().version == home.alias() == live.version
+    assert home.rows("rollback")[0].principal == "service:scheduler"
 
 
 @contextmanager
