@@ -104,8 +104,11 @@ class Database:
         try:
             with self.engine.begin() as connection:
                 yield connection
-        except OperationalError as error:
-            raise _unavailable(self._server, error) from error
+        except DBAPIError as error:
+            # psycopg2 may call a connection that broke a plain DatabaseError.
+            if isinstance(error, OperationalError) or error.connection_invalidated:
+                raise _unavailable(self._server, error) from error
+            raise
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.contracts.datasets import TrainingSet
 from aios_platform.contracts.decisions import Champion
@@ -15,6 +17,7 @@ from aios_platform.contracts.serving import Hop
 from aios_platform.database import Database
 from aios_platform.errors import (
     AiosError,
+    DatabaseUnavailable,
     FeatureError,
     StoreError,
     VersionUnusable,
@@ -119,6 +122,11 @@ class Origins:
             plan = online_plan(declaration, feature_store(self.feature_repo, self.database))
         except FeatureError as error:
             raise VersionUnusable(error.what, remedy=error.remedy) from error
+        except SQLAlchemyError as error:
+            raise DatabaseUnavailable(
+                f"The feature registry does not answer: {str(error).splitlines()[0]}",
+                remedy="Start Postgres; the version is loaded then.",
+            ) from error
         if plan.service_digest != pinned.service_digest:
             raise VersionUnusable(
                 f"The version was trained on the feature service {pinned.service_digest[:12]}; "

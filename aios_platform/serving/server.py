@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 FACTORY = "aios_platform.serving.server:application"
 DRAIN_SECONDS = 25
 BACKLOG = 2048
+# Beyond twice the longest deadline, until a silent holder's idempotency key is free.
+LEASE_MORE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def build_gateway(opened: Database, configuration: Settings) -> Gateway:
     declared = {name: found for name, (found, _) in declarations(configuration.defs).items()}
     chosen = _chosen(declared, configuration.serve_models)
     shares = {name: found.serving.record.share for name, found in chosen.items()}
+    longest = max((d.serving.deadline_ms for d in chosen.values()), default=0.0) / 1000
     rows = max((d.serving.record.buffer_rows for d in chosen.values()), default=1)
     return Gateway(
         database=opened,
@@ -153,7 +156,7 @@ def build_gateway(opened: Database, configuration: Settings) -> Gateway:
         declarations=chosen,
         access=Access(opened, required=configuration.serve_keys),
         recorder=Recorder(opened, buffer_rows=rows, share=lambda model: shares.get(model, 1.0)),
-        idempotency=Idempotency(opened),
+        idempotency=Idempotency(opened, lease_seconds=2 * longest + LEASE_MORE_SECONDS),
         tracer=tracer(
             "aios-gateway",
             share=configuration.trace_share,

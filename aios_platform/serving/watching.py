@@ -71,10 +71,14 @@ class Watcher:
             return
         self._answered(True)
         for name, declaration in self._declarations.items():
-            champion = live.get(name)
-            if champion is not None:
-                await self._follow(declaration, champion)
-            await self._try_out(declaration, rollouts.get(name))
+            try:
+                champion = live.get(name)
+                if champion is not None:
+                    await self._follow(declaration, champion)
+                await self._try_out(declaration, rollouts.get(name))
+            except Exception:
+                # One model's trouble must not keep the others from being followed.
+                logger.exception("%s could not be followed.", name)
 
     async def close(self) -> None:
         """Wait for versions that are on their way out."""
