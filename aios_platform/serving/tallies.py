@@ -28,12 +28,12 @@ class Tally:
     """Sums over the requests of one version in one role since the last flush."""
 
     __slots__ = (
-        "errors", "prediction", "prediction_squared", "requests", "rows", "seconds",
+        "errors", "failures", "prediction", "prediction_squared", "requests", "rows", "seconds",
         "seconds_squared", "slow",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.requests = self.errors = self.slow = self.rows = 0
+        self.requests = self.errors = self.failures = self.slow = self.rows = 0
         self.seconds = self.seconds_squared = 0.0
         self.prediction = self.prediction_squared = 0.0
 
@@ -79,9 +79,12 @@ class Tallies:
         if work.error is not None:
             status = problem_of(work.error).status
             tally.errors += status >= SERVER_ERROR
+            tally.failures += status >= SERVER_ERROR
             version.metrics.answered(status).inc()
             return
         version.metrics.answered(200).inc()
+        # Another hop answered, because the version could not.
+        tally.failures += work.served_by is not version
         tally.slow += seconds * 1000 > slo.latency_ms
         tally.rows += work.count
         if work.count == 1:
@@ -151,6 +154,7 @@ def _minute(version: ServedVersion, role: str, tally: Tally) -> Minute:
         role=kind,
         requests=tally.requests,
         errors=tally.errors,
+        failures=tally.failures,
         slow=tally.slow,
         rows=tally.rows,
         seconds=tally.seconds,
