@@ -21,7 +21,7 @@ ROLLOUT = "rollout"
 MOST_ROWS = 10_000
 
 _ACTIVE = """
-SELECT payload FROM (
+SELECT payload -> 'rollout' FROM (
     SELECT DISTINCT ON (subject) payload FROM ledger
     WHERE kind = 'rollout' ORDER BY subject, seq DESC
 ) AS newest WHERE payload -> 'rollout' ->> 'state' = ANY (:states)
@@ -44,7 +44,7 @@ def active_rollouts(database: Database) -> dict[str, Rollout]:
     """
     with database.begin() as connection:
         rows = connection.execute(text(_ACTIVE), {"states": list(ACTIVE)}).scalars()
-        found = [Rollout.model_validate(payload["rollout"]) for payload in rows]
+        found = [Rollout.model_validate(row) for row in rows]
     return {rollout.model: rollout for rollout in found}
 
 

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from aios_platform.components.model_lifecycle.alarms import calm
 from aios_platform.components.model_lifecycle.candidates import candidate_of
 from aios_platform.components.model_lifecycle.carrying_out import asks_a_person
 from aios_platform.components.model_lifecycle.handoff import Candidate
@@ -10,6 +11,7 @@ from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.packaging import ensure_package
 from aios_platform.components.model_lifecycle.rollout_moves import Moved, abort_with, move_on
 from aios_platform.components.model_lifecycle.rollout_verdicts import ask_approval, passed
+from aios_platform.contracts.alerts import AlertKind
 from aios_platform.contracts.decisions import Champion
 from aios_platform.contracts.rollouts import Rollout, RolloutMode, RolloutState
 from aios_platform.database import Database
@@ -113,6 +115,14 @@ def start(
     beginning["verdict"] = judged.ledger_row if judged is not None else None
     with stores.database.begin() as connection:
         written = record(connection, rollout, after=found, beginning=beginning)
+    if found is not None:
+        calm(
+            stores.database,
+            names.model,
+            AlertKind.ROLLOUT_ABORTED,
+            str(found.rollout.number),
+            f"rollout {rollout.number} was started",
+        )
     waits = ""
     if state is RolloutState.PENDING:
         waits = (

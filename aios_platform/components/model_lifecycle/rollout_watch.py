@@ -80,18 +80,19 @@ def watch_live(names: Names, stores: Stores, now: datetime) -> str:
         DatabaseUnavailable: A store does not answer; the next look does the rest.
     """
     from aios_platform.components.model_lifecycle.rollback import roll_back
-    from aios_platform.ledger.champions import history
+    from aios_platform.ledger.champions import champion_of, history
     from aios_platform.promotion.rollout import LIVE_WATCH, watch
     from aios_platform.promotion.traffic import traffic_of
 
     database, model = stores.database, names.model
-    champions = history(database, model)
-    if not champions:
+    live = champion_of(database, model)
+    if live is None:
         return f"{model} has no champion."
-    live, previous = champions[0], champions[1] if len(champions) > 1 else None
     blue_green = _blue_green(database, live)
     if not blue_green and now - live.promoted_at > LIVE_WATCH:
         return f"Version {live.version} has been live for long enough."
+    champions = history(database, model)
+    previous = champions[1] if len(champions) > 1 else None
     move = watch(
         live.promoted_at,
         names.declaration.serving.rollout,

@@ -212,6 +212,8 @@ def test_a_guard_aborts_at_once_tells_somebody_and_the_live_version_stays(home):
     assert home.alerts() == [AlertKind.ROLLOUT_ABORTED]
     home.look()
     assert (len(home.rows()), len(home.alerts())) == (2, 1)
+    home.start(reason="mended")
+    assert alerts(home.database, subject=home.model, open_only=True) == []
 
 
 def test_another_promotion_meanwhile_aborts_it(home):
