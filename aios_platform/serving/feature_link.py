@@ -197,9 +197,9 @@ class StoreLink:
                 except DatabaseUnavailable:
                     return await (await self._connected()).fetch(parameters)
         except TimeoutError:
-            self._down("no answer in time")
             if self._connection is not None:
                 self._connection.close()
+            self._down("no answer in time")
             raise _unavailable("no answer in time") from None
 
     async def close(self) -> None:
@@ -273,6 +273,7 @@ class StoreLink:
         if self.reachable:
             logger.warning("The online store on %s does not answer: %s", self._place, reason)
         self.reachable = False
+        self._refused = None
         self._tried.set()
 
 
