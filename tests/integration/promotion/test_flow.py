@@ -692,7 +692,10 @@ def test_every_row_of_the_ledger_is_explained(home, aios):
         assert row.subject in words
         assert "{" not in words, words
     seen = {row.kind for row in rows}
-    elsewhere = {"waiver", "waiver_revoked", "role_granted", "role_revoked", "key_revoked"}
+    elsewhere = {
+        "waiver", "waiver_revoked", "role_granted", "role_revoked", "key_revoked", "call_granted",
+        "call_revoked", "review_decision",
+    }  # fmt: skip
     assert seen >= set(_KINDS) - elsewhere
     done = aios("explain", str(home.rows("rollback")[0].seq))
     assert "because: " in done.output
