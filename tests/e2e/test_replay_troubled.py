@@ -1,17 +1,30 @@
 """Replays in which something goes wrong: trainings that fail, late and wrong labels and windows.
 
+And one that goes well, seen by callers of the gateway.
+
 Each goes on from the home in which a first version has just gone live, trained through March 2013
 and examined on April.
 """
 
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pytest
+import yaml
 
+from aios_platform.declarations import COMPONENT
 from aios_platform.errors import TrainingError
+from aios_platform.features import parity
+from aios_platform.features.pinned_sets import recall
+from aios_platform.features.service import service_contract
+from aios_platform.features.sources import pinned
+from aios_platform.inference.session import Session
+from aios_platform.serving.engine import TOLERANCE
+from aios_platform.settings import settings
 from tests.e2e import small_flights
 from tests.e2e.replaying import small
 from tests.e2e.small_flights import UPSET
+from tests.faults.gateway_process import gateway
 
 pytestmark = [
     pytest.mark.postgres,
@@ -233,3 +246,87 @@ def test_a_window_without_labels_promotes_nobody(again):
     verdict = replay.rows("verdict")[-1].payload["verdict"]
     assert (verdict["decision"], verdict["exam_windows"]) == ("inconclusive", ["2013-04"])
     assert replay.champion() == live
+
+
+def test_a_promotion_of_the_replay_is_served_without_a_restart_and_answers_as_batch_inference_does(
+    again, tmp_path
+):
+    replay = again("2013-06", retrain={"new_data": 0.5})
+    declared = replay.names.declaration.model_dump(mode="json")
+    (tmp_path / "defs" / replay.names.model).mkdir(parents=True)
+    (tmp_path / "defs" / replay.names.model / "defs.yaml").write_text(
+        yaml.safe_dump({"type": COMPONENT, "attributes": declared})
+    )
+    first = replay.champion()
+    stores = replay.stores
+    with gateway(
+        tmp_path / "gateway",
+        database=stores.database,
+        artifacts=settings().artifact_root,
+        defs=tmp_path / "defs",
+    ) as serving:
+        assert serving.ask("GET", "/v1/models").json["models"][0]["version"] == first.version
+        replay.until(matured="2013-05")
+        second = replay.champion()
+        assert second.version != first.version
+        serving.until(
+            lambda: serving.ask("GET", "/v1/models").json["models"][0]["version"] == second.version
+        )
+
+        # The frame that batch inference scored, as it is.
+        replay.until(closed="2013-06")
+        [scored] = replay.versions(replay.names.predictions, "2013-06")
+        batch = stores.artifacts.read(scored)
+        assert set(batch["model_version"].to_pylist()) == {second.version}
+        frame = stores.artifacts.read(stores.artifacts.require(replay.names.frames, "2013-06"))
+        features = recall(stores.artifacts, replay.names.model, second.training_set_digest).features
+        served = serving.ask(
+            "POST",
+            f"/v1/models/{replay.names.model}:predict",
+            stream_of(frame.select([*features.names, "flight_id"])),
+            {"content-type": "application/vnd.apache.arrow.stream"},
+        )
+        answers = pa.ipc.open_stream(served.body).read_all()
+        assert answers["flight_id"].to_pylist() == batch["flight_id"].to_pylist()
+        assert answers["probability"].to_pylist() == batch["probability"].to_pylist()
+
+        # Keys alone: the gateway reads the features; batch inference joins them as of that moment.
+        entities, joined = offline_rows(replay)
+        session = Session(stores.artifacts.get(second.model_digest, ".onnx"))
+        wanted = session.predict(joined.select(list(features.names)))
+        inputs = serving.ask("GET", f"/v1/models/{replay.names.model}").json["inputs"]
+        rows = [
+            {name: as_sent(value) for name, value in row.items() if name in inputs}
+            for row in entities.to_pylist()
+        ]
+        together = serving.predict(replay.names.model, {"instances": rows})
+        assert together.json["version"] == second.version
+        assert {answer["source"] for answer in together.json["predictions"]} == {"full"}
+        found = [answer["probability"] for answer in together.json["predictions"]]
+        assert found == pytest.approx(wanted.tolist(), abs=TOLERANCE)
+        alone = serving.predict(replay.names.model, {"instance": rows[0]})
+        assert alone.json["prediction"]["probability"] == pytest.approx(found[0], abs=TOLERANCE)
+
+
+def offline_rows(replay):
+    """Rows of the newest window as of its end: what is sent, and with the joined features."""
+    contract = service_contract(replay.names.declaration, replay.stores.features)
+    store, declared = replay.stores.artifacts, replay.names.declaration
+    moment = declared.windows.window("2013-06").end - parity.SECOND
+    entities = parity._entities(declared, contract, store, "2013-06", moment, 100)
+    with pinned(parity._reachable(declared, contract, store, moment)):
+        joined = replay.stores.features.get_historical_features(
+            entity_df=entities, features=contract.service
+        ).to_arrow()
+    return entities, joined
+
+
+def stream_of(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def as_sent(value):
+    return value.isoformat() if isinstance(value, datetime) else value
