@@ -109,6 +109,8 @@ class Answerer:
         self._names = {name: place for place, name in enumerate(features.numerical)}
         self._text_names = {name: place for place, name in enumerate(features.categorical)}
         self.reader = reader
+        views = reader.plan.views if reader is not None else ()
+        self._ttls = np.array([np.inf if view.ttl is None else view.ttl for view in views])
         self.fallbacks = fallbacks
         self._answered = answered
         self._tiers = [tier.name for tier in serving.tiers]
@@ -184,7 +186,7 @@ class Answerer:
         return FeatureBlock(
             matrix=np.full((rows, numbers), np.nan, dtype=np.float32),
             texts=tuple([""] * rows for _ in range(words)),
-            event=np.full((rows, 1), np.nan),
+            event=np.full((rows, len(self.reader.plan.views) if self.reader else 0), np.nan),
             missing=np.ones(rows, dtype=bool),
             stale=np.zeros(rows, dtype=bool),
             unreachable=np.ones(rows, dtype=bool),
@@ -394,11 +396,14 @@ class Answerer:
         ages = self._ages(batch)
         metrics.observe_many(version.metrics.prediction, batch.probabilities)
         now = time.monotonic()
+        # Rows that were diverted say nothing of the version: it was not asked for them.
+        asked = batch.diverted is None or not batch.diverted.all()
         first = 0
         for work in batch.works:
             rows = slice(first, first + work.count)
             first += work.count
             work.served_by = by
+            work.failed = asked and by is not version
             work.probabilities = batch.probabilities[rows]
             work.sources = batch.sources[rows]
             work.ages = None if ages is None else ages[rows]
@@ -431,9 +436,10 @@ class Answerer:
         if batch.block is None or not batch.block.event.shape[1]:
             return None
         event = batch.block.event
-        known = ~np.isnan(event)
-        oldest = np.where(known, event, np.inf).min(axis=1)
         moments = np.concatenate([w.moments for w in batch.works if w.frame is None])
+        # A value past its TTL was not used.
+        known = moments[:, None] - event <= self._ttls
+        oldest = np.where(known, event, np.inf).min(axis=1)
         ages = np.full(batch.rows, np.nan)
         ages[: len(event)] = np.where(known.any(axis=1), np.maximum(moments - oldest, 0), np.nan)
         metrics.observe_many(metrics.FEATURE_AGE.labels(batch.version.model), ages)

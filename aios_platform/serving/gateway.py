@@ -15,6 +15,7 @@ from aios_platform.database import Database
 from aios_platform.errors import AiosError, RequestRefused, ServingError
 from aios_platform.serving import metrics
 from aios_platform.serving.access import Access, Caller
+from aios_platform.serving.answering import READ_SHARE
 from aios_platform.serving.columnar import Columnar, arrow_columns
 from aios_platform.serving.contract import Row
 from aios_platform.serving.deployment import Deployment, Loaded
@@ -422,6 +423,8 @@ class Gateway:
                 self.database.url("feast"),
                 places=loaded.contracts[loaded.declaration.serving.contract.version].places,
                 policy=loaded.declaration.serving.features,
+                # Before the batch gives up, so that it still gets what is remembered.
+                statement_seconds=0.8 * READ_SHARE * loaded.declaration.serving.deadline_ms / 1000,
             )
         return Deployment(loaded, reader, record=self.recorder.offer, pair=self.recorder.pair)
 

@@ -3,16 +3,18 @@
 import asyncio
 import resource
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from prometheus_client import Counter
+import prometheus_client
 
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.serving import ServiceLevel
 from aios_platform.serving import metrics
 from aios_platform.serving.problems import problem_of
 from aios_platform.serving.recording import Minute, Recorder
+from aios_platform.serving.replies import FALLBACKS
 from aios_platform.serving.version import ServedVersion
 from aios_platform.serving.work import Work
 
@@ -83,20 +85,26 @@ class Tallies:
             version.metrics.answered(status).inc()
             return
         version.metrics.answered(200).inc()
-        # Another hop answered, because the version could not.
-        tally.failures += work.served_by is not version
+        tally.failures += work.failed
         tally.slow += seconds * 1000 > slo.latency_ms
-        tally.rows += work.count
         if work.count == 1:
-            probability = float(work.probabilities[0])
-            tally.prediction += probability
-            tally.prediction_squared += probability * probability
             version.metrics.source(work.sources[0]).inc()
         else:
-            tally.prediction += float(work.probabilities.sum(dtype=float))
-            tally.prediction_squared += float((work.probabilities.astype(float) ** 2).sum())
-            for source in set(work.sources):
-                version.metrics.source(source).inc(list(work.sources).count(source))
+            for source, count in Counter(work.sources).items():
+                version.metrics.source(source).inc(count)
+        # What others answered is none of the version's predictions.
+        own = work.probabilities
+        if not FALLBACKS.isdisjoint(work.sources):
+            own = own[[source not in FALLBACKS for source in work.sources]]
+        tally.rows += len(own)
+        if len(own) == 1:
+            probability = float(own[0])
+            tally.prediction += probability
+            tally.prediction_squared += probability * probability
+        else:
+            wide = own.astype(float)
+            tally.prediction += float(wide.sum())
+            tally.prediction_squared += float(wide @ wide)
 
     async def run(self) -> None:
         """Flush every second, until cancelled."""
@@ -164,7 +172,9 @@ def _minute(version: ServedVersion, role: str, tally: Tally) -> Minute:
     )
 
 
-def _catch_up(counter: Counter, totals: Mapping[str, int], told: dict[str, int]) -> None:
+def _catch_up(
+    counter: prometheus_client.Counter, totals: Mapping[str, int], told: dict[str, int]
+) -> None:
     for model, total in list(totals.items()):
         counter.labels(model).inc(total - told.get(model, 0))
         told[model] = total

@@ -26,8 +26,8 @@ class Work:
     """
 
     __slots__ = (
-        "ages", "arrived", "contract", "count", "deadline", "done", "error", "first", "frame",
-        "ids", "moments", "probabilities", "recorded", "reply", "request_id", "role", "rows",
+        "ages", "arrived", "contract", "count", "deadline", "done", "error", "failed", "first",
+        "frame", "ids", "moments", "probabilities", "recorded", "reply", "request_id", "role", "rows",
         "served", "served_by", "sets", "single", "sources", "tiers", "unsure", "version",
         "versions",
     )  # fmt: skip
@@ -68,6 +68,8 @@ class Work:
         self.role = "live"
         self.served_by: Any = None
         """The version that answered: the one that was asked, or an earlier one."""
+        self.failed = False
+        """Whether the version that was asked could not answer, and another hop did, or none."""
         self.probabilities: NDArray[np.float32] = _NONE
         self.sources: Sequence[str] = ()
         self.ages: NDArray[np.float64] | None = None
