@@ -21,6 +21,7 @@ from aios_platform.errors import RequestRefused
 FLOAT32_MAX = 3.4028234e38
 INT_MAX = 2.0**62
 TEXT_MAX = 1024
+TOLD_MAX = 300
 KINDS = {
     ColumnType.STRING: "string",
     ColumnType.INT: "int",
@@ -152,13 +153,13 @@ class InputContract:
             found = self._decode(body)
         except msgspec.ValidationError as error:
             raise RequestRefused(
-                f"The request does not fit contract {self.version}: {error}.",
+                f"The request does not fit contract {self.version}: {_cut(error)}.",
                 code="invalid_input",
                 remedy="The model's OpenAPI document describes its inputs.",
             ) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestRefused(
-                f"The body is not JSON: {str(error)[:200]}.",
+                f"The body is not JSON: {_cut(error)}.",
                 code="malformed_body",
                 remedy="Send JSON in UTF-8, without NaN or Infinity.",
             ) from None
@@ -185,7 +186,8 @@ class InputContract:
             structs = msgspec.convert(records, self._rows)
         except msgspec.ValidationError as error:
             raise RequestRefused(
-                f"The columns do not fit contract {self.version}: {error}.", code="invalid_input"
+                f"The columns do not fit contract {self.version}: {_cut(error)}.",
+                code="invalid_input",
             ) from None
         rows = [msgspec.structs.astuple(struct) for struct in structs]
         return rows if self._plain else [self._whole(row) for row in rows]
@@ -216,6 +218,12 @@ class InputContract:
             [self.envelope], ref_template="#/$defs/{name}"
         )
         return {**ref, "$defs": parts}
+
+
+def _cut(error: Exception) -> str:
+    """What is wrong, without the whole of a value that it quotes; where it is comes last."""
+    told = str(error)
+    return told if len(told) <= TOLD_MAX else f"{told[: TOLD_MAX // 2]}…{told[-TOLD_MAX // 2 :]}"
 
 
 def refuse_repeats(body: bytes) -> None:

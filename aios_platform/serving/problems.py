@@ -44,6 +44,7 @@ KINDS: dict[str, Kind] = {
     "feature_unavailable": Kind(422, "A feature is missing or too old"),
     "overloaded": Kind(429, "More is asked than can be answered"),
     "rate_limited": Kind(429, "The key's rate is spent"),
+    "headers_too_large": Kind(431, "The headers are too large"),
     "internal_error": Kind(500, "The gateway failed"),
     "no_answer": Kind(503, "Neither the model nor a fallback could answer"),
     "no_champion": Kind(503, "The model has no version that serves"),

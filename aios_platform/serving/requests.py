@@ -73,6 +73,12 @@ def read_headers(model: str, body: bytes, headers: list[tuple[bytes, bytes]]) ->
     for name, value in headers:
         reading = _READ.get(name)
         if reading is None:
+            if name == b"content-encoding" and value.lower() != b"identity":
+                raise RequestRefused(
+                    "Compressed bodies are not accepted.",
+                    code="unsupported_media_type",
+                    remedy="Send it as it is; an Arrow stream may be compressed inside.",
+                )
             continue
         field, read = reading
         if field in found:

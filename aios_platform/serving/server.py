@@ -3,6 +3,7 @@
 import ipaddress
 import logging
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Callable
@@ -20,10 +21,11 @@ from aios_platform.declarations import declarations
 from aios_platform.errors import DeclarationError, SettingsError
 from aios_platform.serving.access import Access, public_bind_allowed
 from aios_platform.serving.application import Application
+from aios_platform.serving.connection import sweep
 from aios_platform.serving.gateway import Gateway
 from aios_platform.serving.idempotency import Idempotency
 from aios_platform.serving.loading import Origins
-from aios_platform.serving.protocol import GatewayProtocol, sweep
+from aios_platform.serving.protocol import GatewayProtocol
 from aios_platform.serving.recording import Recorder
 from aios_platform.serving.tracing import tracer
 from aios_platform.settings import Settings, export, settings
@@ -114,6 +116,9 @@ def serve(options: Options, say: Callable[[str], None]) -> None:
         # This process goes on with the database that it has opened.
         export({name: v for name, v in variables.items() if name != "AIOS_DATABASE_URL"})
         settings.cache_clear()
+        # uvicorn raises the signal that ended it once more, which would not be a clean end.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
         uvicorn.Server(config).run(sockets=[listening])
         return
     folder = Path(tempfile.mkdtemp(prefix="aios-metrics-"))

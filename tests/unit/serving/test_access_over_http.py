@@ -18,7 +18,8 @@ from aios_platform.ledger.identity import new_key
 from aios_platform.serving import server
 from aios_platform.serving.access import Access
 from aios_platform.serving.application import Application
-from aios_platform.serving.protocol import GatewayProtocol, sweep
+from aios_platform.serving.connection import sweep
+from aios_platform.serving.protocol import GatewayProtocol
 from aios_platform.settings import settings
 
 pytestmark = [pytest.mark.postgres]
