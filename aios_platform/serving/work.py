@@ -27,8 +27,8 @@ class Work:
 
     __slots__ = (
         "ages", "arrived", "contract", "count", "deadline", "done", "error", "failed", "first",
-        "frame", "ids", "moments", "probabilities", "recorded", "reply", "request_id", "role", "rows",
-        "served", "served_by", "sets", "single", "sources", "tiers", "unsure", "version",
+        "frame", "ids", "moments", "probabilities", "recorded", "reply", "request_id", "role",
+        "rows", "served", "served_by", "sets", "single", "sources", "tiers", "unsure", "version",
         "versions",
     )  # fmt: skip
 
