@@ -1,6 +1,7 @@
 """Writes `docs/declaration.md` from the declaration's own types: `python -m` this module."""
 
 import enum
+import json
 import types
 import typing
 from collections.abc import Iterator
@@ -93,8 +94,13 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, enum.Enum):
         return f"`{value.value}`"
     if isinstance(value, tuple):
-        return f"`{list(value)}`"
+        return f"`{json.dumps([_written(item) for item in value])}`"
     return f"`{value}`" if value != "" else "empty"
+
+
+def _written(item: Any) -> Any:
+    """An item of a default as a declaration would write it."""
+    return item.model_dump(mode="json", exclude_unset=True) if isinstance(item, BaseModel) else item
 
 
 def _first_paragraph(model: type[BaseModel]) -> str:
