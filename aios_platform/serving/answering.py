@@ -4,13 +4,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aios_platform.contracts.datasets import FeatureSchema, FieldKind
-from aios_platform.contracts.serving import Hop, Serving, Unavailable
+from aios_platform.contracts.datasets import FeatureSchema
+from aios_platform.contracts.serving import Hop, Serving
 from aios_platform.errors import (
     AiosError,
     DeadlineExceeded,
@@ -19,8 +18,9 @@ from aios_platform.errors import (
 )
 from aios_platform.inference.conformal import prediction_sets
 from aios_platform.serving import metrics
+from aios_platform.serving.batches import Batch, BatchBuilder, unread
 from aios_platform.serving.contract import InputContract
-from aios_platform.serving.engine import Engine, Texts
+from aios_platform.serving.fallbacks import Fallbacks
 from aios_platform.serving.features import FeatureBlock, OnlineReader
 from aios_platform.serving.version import Scores, ServedVersion
 from aios_platform.serving.work import Work
@@ -34,51 +34,11 @@ SCORE_SHARE = 0.7
 BOTH = 3
 UNAVAILABLE = "feature_unavailable"
 
+Answered = Callable[[Batch], None]
+
 
 class NoAnswer(ScoringError):
     """Neither the version nor any fallback could answer."""
-
-
-@dataclass
-class Fallbacks:
-    """Who answers when the asked version cannot.
-
-    Attributes:
-        previous: The newest earlier healthy champion; None: there is none.
-        simple: The simple model and the request columns it takes; None: there is none.
-    """
-
-    previous: ServedVersion | None = None
-    simple: tuple[Engine, tuple[str, ...]] | None = None
-
-
-@dataclass
-class Batch:
-    """The rows of several requests, side by side, and what became of them."""
-
-    works: Sequence[Work]
-    version: ServedVersion
-    matrix: NDArray[np.float32]
-    texts: list[list[str]]
-    deadline: float
-    block: FeatureBlock | None = None
-    refused: NDArray[np.bool_] | None = None
-    diverted: NDArray[np.bool_] | None = None
-    probabilities: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
-    sources: list[str] = field(default_factory=list)
-    by: ServedVersion | None = None
-    seconds: float = 0.0
-    """Time that scoring took."""
-    late: bool = False
-    """Whether a version did not answer in time."""
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are."""
-        return len(self.matrix)
-
-
-Answered = Callable[[Batch], None]
 
 
 class Answerer:
@@ -103,11 +63,8 @@ class Answerer:
         answered: Answered,
     ) -> None:
         self._serving = serving
-        self._numerical = contract.numerical
-        self._categorical = range(contract.numerical, contract.numerical + contract.categorical)
         self._features = features
-        self._names = {name: place for place, name in enumerate(features.numerical)}
-        self._text_names = {name: place for place, name in enumerate(features.categorical)}
+        self._batch = BatchBuilder(contract, features, serving.features).build
         self.reader = reader
         views = reader.plan.views if reader is not None else ()
         self._ttls = np.array([np.inf if view.ttl is None else view.ttl for view in views])
@@ -137,7 +94,7 @@ class Answerer:
             if previous is not None and previous.inline and previous.breaker.allows():
                 self._score_now(batch, previous)
             if not batch.sources:
-                self._fall_back(batch)
+                self.fallbacks.answer(batch, self._serving)
             self._finish(batch)
         except Exception as error:
             _fail(works, error)
@@ -153,7 +110,7 @@ class Answerer:
             if previous is not None:
                 await self._score_in_thread(batch, previous)
             if not batch.sources or batch.diverted is not None:
-                self._fall_back(batch)
+                self.fallbacks.answer(batch, self._serving)
             self._finish(batch)
         except Exception as error:
             _fail(works, error)
@@ -176,79 +133,7 @@ class Answerer:
                 "The features of %d rows could not be read: %s",
                 len(rows), error or "no answer in time",
             )  # fmt: skip
-            return self._unread(len(rows))
-
-    def _unread(self, rows: int) -> FeatureBlock:
-        """What is known of the stored features when they could not be read: nothing."""
-        stored = [feature for feature in self._features.fields if feature.origin != "request"]
-        numbers = sum(feature.kind is FieldKind.NUMERICAL for feature in stored)
-        words = len(stored) - numbers
-        return FeatureBlock(
-            matrix=np.full((rows, numbers), np.nan, dtype=np.float32),
-            texts=tuple([""] * rows for _ in range(words)),
-            event=np.full((rows, len(self.reader.plan.views) if self.reader else 0), np.nan),
-            missing=np.ones(rows, dtype=bool),
-            stale=np.zeros(rows, dtype=bool),
-            unreachable=np.ones(rows, dtype=bool),
-        )
-
-    def _batch(
-        self, works: list[Work], version: ServedVersion, block: FeatureBlock | None
-    ) -> Batch:
-        """The model's inputs, request by request where some came as whole frames."""
-        # One caller's haste must not cost the others of the batch their answers.
-        deadline = max(work.deadline for work in works)
-        plain = [work for work in works if work.frame is None]
-        if plain == works:
-            matrix, texts = self._inputs(works, block)
-            batch = Batch(works, version, matrix, texts, deadline, block)
-        else:
-            # Frames last: the rows before them are those of the block.
-            works[:] = [*plain, *(work for work in works if work.frame is not None)]
-            parts = [self._inputs(plain, block)] if plain else []
-            parts += [work.frame for work in works if work.frame is not None]
-            matrix = np.concatenate([part[0] for part in parts])
-            texts = [
-                [word for part in parts for word in part[1][place]]
-                for place in range(len(self._text_names))
-            ]
-            batch = Batch(works, version, matrix, texts, deadline, block)
-        if block is not None:
-            self._sort_out(batch, block)
-        return batch
-
-    def _inputs(
-        self, works: Sequence[Work], block: FeatureBlock | None
-    ) -> tuple[NDArray[np.float32], list[list[str]]]:
-        rows = works[0].rows if len(works) == 1 else [r for w in works for r in w.rows or ()]
-        assert rows is not None
-        if self._numerical:
-            matrix = np.array([row[: self._numerical] for row in rows], dtype=np.float32)
-        else:
-            matrix = np.empty((len(rows), 0), dtype=np.float32)
-        texts = [[row[place] or "" for row in rows] for place in self._categorical]
-        if block is not None:
-            matrix = np.concatenate([matrix, block.matrix], axis=1)
-            texts += block.texts
-        return matrix, texts
-
-    def _sort_out(self, batch: Batch, block: FeatureBlock) -> None:
-        """Which rows are refused or diverted, as the declaration says of their features."""
-        policy = self._serving.features
-        for flags, reason, then in (
-            (block.unreachable, "unreachable", policy.unreachable),
-            (block.missing & ~block.unreachable, "missing", policy.missing),
-            (block.stale, "stale", policy.stale),
-        ):
-            if not flags.any():
-                continue
-            metrics.UNAVAILABLE.labels(batch.version.model, reason).inc(int(flags.sum()))
-            wide = np.zeros(batch.rows, dtype=bool)
-            wide[: len(flags)] = flags
-            if then is Unavailable.REFUSE:
-                batch.refused = wide if batch.refused is None else batch.refused | wide
-            elif then is Unavailable.FALLBACK:
-                batch.diverted = wide if batch.diverted is None else batch.diverted | wide
+            return unread(self._features, len(self.reader.plan.views), len(rows))
 
     def _score_now(self, batch: Batch, version: ServedVersion) -> None:
         try:
@@ -341,51 +226,6 @@ class Answerer:
         if scores.cached is not None:
             for row in np.flatnonzero(scores.cached):
                 batch.sources[row] = "cache"
-
-    def _fall_back(self, batch: Batch) -> None:
-        """The simple model or the safe default, for all rows or for those that were diverted."""
-        where = (
-            np.arange(batch.rows)
-            if not batch.sources or batch.diverted is None
-            else np.flatnonzero(batch.diverted)
-        )
-        if batch.refused is not None:
-            where = where[~batch.refused[where]]
-        if not batch.sources:
-            batch.sources = [""] * batch.rows
-            batch.probabilities = np.full(batch.rows, np.nan, dtype=np.float32)
-        elif not batch.probabilities.flags.writeable:
-            batch.probabilities = batch.probabilities.copy()
-        batch.probabilities[where] = np.nan
-        hop: Hop | None = None
-        found: NDArray[np.float32] | float | None = None
-        for hop in self._serving.fallback:
-            if hop is Hop.SIMPLE and self.fallbacks.simple is not None:
-                try:
-                    found = self._simple(batch, where)
-                except ScoringError as error:
-                    logger.error("The simple model of %s failed: %s", batch.version.model, error)
-                    continue
-                break
-            if hop is Hop.DEFAULT and self._serving.safe_default is not None:
-                found = self._serving.safe_default
-                break
-        if found is None or hop is None:
-            for row in where:
-                batch.sources[row] = ""
-            return
-        batch.probabilities[where] = found
-        for row in where:
-            batch.sources[row] = hop.value
-        metrics.FALLBACKS.labels(batch.version.model, hop).inc(len(where))
-
-    def _simple(self, batch: Batch, where: NDArray[np.intp]) -> NDArray[np.float32]:
-        assert self.fallbacks.simple is not None
-        engine, names = self.fallbacks.simple
-        columns = [self._names[name] for name in names if name in self._names]
-        words = [self._text_names[name] for name in names if name in self._text_names]
-        texts: Texts = [[batch.texts[place][row] for row in where] for place in words]
-        return engine.run(np.ascontiguousarray(batch.matrix[where][:, columns]), texts)
 
     def _finish(self, batch: Batch) -> None:
         version, by = batch.version, batch.by

@@ -14,9 +14,11 @@ from aios_platform.contracts.rollouts import Rollout, RolloutMode
 from aios_platform.errors import AiosError
 from aios_platform.features.online_plan import OnlinePlan
 from aios_platform.serving import metrics
-from aios_platform.serving.answering import Answerer, Batch, Fallbacks
+from aios_platform.serving.answering import Answerer
+from aios_platform.serving.batches import Batch
 from aios_platform.serving.batching import MicroBatcher
 from aios_platform.serving.contract import InputContract
+from aios_platform.serving.fallbacks import Fallbacks
 from aios_platform.serving.features import OnlineReader
 from aios_platform.serving.recording import ServedRows, ShadowPair
 from aios_platform.serving.replies import Replies

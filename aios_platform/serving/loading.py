@@ -26,9 +26,9 @@ from aios_platform.features.online_plan import OnlinePlan, online_plan
 from aios_platform.features.pinned_sets import recall
 from aios_platform.ledger.champions import champion_of, history
 from aios_platform.ledger.health import healthy
-from aios_platform.serving.answering import Fallbacks
 from aios_platform.serving.contract import input_contracts
 from aios_platform.serving.deployment import Loaded, Trial
+from aios_platform.serving.fallbacks import Fallbacks
 from aios_platform.serving.version import ServedVersion, load_simple, load_version
 
 if TYPE_CHECKING:

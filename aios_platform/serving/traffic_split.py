@@ -9,7 +9,7 @@ import numpy as np
 from aios_platform.contracts.rollouts import Rollout
 from aios_platform.errors import AiosError
 from aios_platform.serving import metrics
-from aios_platform.serving.answering import Batch
+from aios_platform.serving.batches import Batch
 from aios_platform.serving.contract import Row
 from aios_platform.serving.recording import ShadowPair
 from aios_platform.serving.version import ServedVersion
