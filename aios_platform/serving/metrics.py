@@ -28,7 +28,7 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
 PROBABILITIES = tuple(round(place / 10, 1) for place in range(1, 10))
 AGES = (1, 10, 60, 600, 3600, 6 * 3600, 86400, 7 * 86400)
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
 _VERSION = ("model", "version")
 
@@ -58,9 +58,7 @@ QUEUE_ROWS = _gauge("aios_queue_rows", "Rows that wait or are being scored.", *_
 CACHE_HITS = _counter("aios_cache_hits", "Rows answered from the cache.", *_VERSION)
 CACHE_MISSES = _counter("aios_cache_misses", "Rows not in the cache.", *_VERSION)
 FALLBACKS = _counter("aios_fallbacks", "Rows answered by a fallback.", "model", "hop")
-BREAKER_OPEN = _gauge(
-    "aios_breaker_open", "1 while a version is left alone.", *_VERSION, mode="max"
-)
+BREAKER_OPEN = _gauge("aios_breaker_open", "1 while a version rests.", *_VERSION, mode="max")
 ABSTENTIONS = _counter("aios_abstentions", "Rows on which the model abstained.", *_VERSION)
 PREDICTION = _histogram(
     "aios_prediction", "Distribution of the predicted probabilities.", PROBABILITIES, *_VERSION
@@ -137,5 +135,5 @@ def page() -> tuple[bytes, str]:
     if settings().metrics_folder is None:
         return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
     gathered = CollectorRegistry()
-    multiprocess.MultiProcessCollector(gathered)
+    multiprocess.MultiProcessCollector(gathered)  # type: ignore[no-untyped-call]
     return generate_latest(gathered), CONTENT_TYPE_LATEST

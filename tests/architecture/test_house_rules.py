@@ -47,6 +47,12 @@ def test_loading_it_imports_no_heavy_library(statement):
     assert not imported_by(statement) & set(HEAVY)
 
 
+def test_the_gateway_imports_neither_dagster_nor_what_trains():
+    # pyarrow.dataset imports pandas by itself.
+    unwanted = {*HEAVY, "dagster", "starlette"} - {"pandas"}
+    assert not unwanted & imported_by("import aios_platform.serving.server")
+
+
 def test_help_imports_neither_dagster_nor_a_database_driver():
     loaded = imported_by(
         "import sys; sys.argv = ['aios', '--help']\n"
