@@ -12,33 +12,25 @@ import numpy as np
 
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.database import Database
-from aios_platform.errors import AiosError, RequestRefused, ServingError
+from aios_platform.errors import AiosError, RequestRefused
 from aios_platform.serving import metrics
 from aios_platform.serving.access import Access, Caller
 from aios_platform.serving.answering import READ_SHARE
-from aios_platform.serving.columnar import Columnar, arrow_columns
 from aios_platform.serving.contract import Row
 from aios_platform.serving.deployment import Deployment, Loaded
 from aios_platform.serving.features import OnlineReader
 from aios_platform.serving.flushes import record_one
 from aios_platform.serving.idempotency import Idempotency, Stored
+from aios_platform.serving.intake import work_of
 from aios_platform.serving.loading import Origins
 from aios_platform.serving.problems import problem_of
 from aios_platform.serving.recording import Recorder, ReviewItem
 from aios_platform.serving.replies import Reply, problem_reply
-from aios_platform.serving.requests import (
-    ARROW_TYPE,
-    JSON_TYPES,
-    Request,
-    RequestIds,
-    contract_of,
-    deadline_of,
-    tiers_of,
-)
+from aios_platform.serving.requests import ARROW_TYPE, Request, RequestIds
 from aios_platform.serving.tallies import Tallies
 from aios_platform.serving.tracing import Span, Tracer
 from aios_platform.serving.watching import Watcher
-from aios_platform.serving.work import Work, moments_of
+from aios_platform.serving.work import Work
 
 logger = logging.getLogger(__name__)
 
@@ -120,24 +112,12 @@ class Gateway:
                     self._once(request, caller, deployment, request_id, arrived, send, span)
                 )
                 return
-            work = self.work_of(request, deployment, request_id, arrived)
+            work = work_of(request, deployment, request_id, arrived)
             work.done = self._answered
             work.reply = (send, deployment, request.content_type == ARROW_TYPE, span)
             deployment.submit(work)
         except Exception as error:
             self._refuse(error, request_id, send, span)
-
-    async def ask(self, request: Request) -> Work:
-        """Answer a request with its work: probabilities, sources, confidence.
-
-        Raises:
-            AiosError: Why there is no answer.
-        """
-        self.access.admit(request.authorization, request.model)
-        deployment = self.deployment(request.model)
-        arrived = time.monotonic()
-        work = self.work_of(request, deployment, request.request_id or self._ids.new(), arrived)
-        return await self.answer(work, deployment)
 
     async def answer(self, work: Work, deployment: Deployment) -> Work:
         """Let a deployment answer; counted and recorded as any request.
@@ -163,38 +143,6 @@ class Gateway:
         """A name for a request that brought none."""
         return self._ids.new()
 
-    def parts_of(self, request: Request, rows: int) -> list[tuple[Work, Deployment]]:
-        """A long request as several, of so many rows each.
-
-        Raises:
-            AiosError: The request is refused.
-        """
-        self.access.admit(request.authorization, request.model)
-        deployment = self.deployment(request.model)
-        request_id = request.request_id or self._ids.new()
-        whole = self.work_of(request, deployment, request_id, time.monotonic())
-        parts = []
-        for first in range(0, whole.count, rows):
-            chosen = slice(first, first + rows)
-            frame = whole.frame
-            part = Work(
-                request_id,
-                whole.contract,
-                None if whole.rows is None else whole.rows[chosen],
-                None
-                if frame is None
-                else (frame[0][chosen], [column[chosen] for column in frame[1]]),
-                whole.moments[chosen],
-                whole.ids[chosen],
-                whole.arrived,
-                whole.deadline,
-                _nobody,
-                tiers=whole.tiers,
-            )
-            part.first = first
-            parts.append((part, deployment))
-        return parts
-
     def deployment(self, model: str) -> Deployment:
         """What serves a model.
 
@@ -211,100 +159,6 @@ class Gateway:
                 remedy="Promote one; `aios status` says how far the model is.",
             )
         raise RequestRefused("No such model is served.", code="unknown_model")
-
-    def work_of(
-        self, request: Request, deployment: Deployment, request_id: str, arrived: float
-    ) -> Work:
-        """The rows of a request, checked.
-
-        Raises:
-            RequestRefused: They do not fit the contract, or are too many.
-            Overloaded: The model's queue is full; nothing was decoded then.
-        """
-        if deployment.batcher.full:
-            raise deployment.batcher.overloaded()
-        serving = deployment.serving
-        contract = contract_of(request, deployment.loaded.contracts, serving.contract.version)
-        if request.content_type in JSON_TYPES:
-            rows, single = contract.decode(request.body)
-            if len(rows) > serving.max_rows:
-                raise RequestRefused(
-                    f"The request has {len(rows):,} rows; at most {serving.max_rows:,} are taken.",
-                    code="too_many_rows",
-                    remedy="Send them in several requests.",
-                )
-            frame = None
-            now = time.time()
-            moments = moments_of(rows, contract.moment, now)
-            ids: Sequence[str | None] = [_name(row[contract.row_id]) for row in rows]
-        elif request.content_type == ARROW_TYPE:
-            columns = arrow_columns(request.body, serving.max_rows)
-            return self.columnar_work(
-                columns,
-                request,
-                deployment,
-                request_id,
-                arrived,
-                Columnar(contract, deployment.live.features),
-            )
-        else:
-            raise RequestRefused(
-                "The body's type is not accepted.",
-                code="unsupported_media_type",
-                remedy="Send application/json or application/vnd.apache.arrow.stream.",
-            )
-        return Work(
-            request_id,
-            contract,
-            rows,
-            frame,
-            moments,
-            ids,
-            arrived,
-            deadline_of(request, serving, arrived),
-            _nobody,
-            single=single,
-            tiers=tiers_of(request, serving, deployment.live.every_tier),
-        )
-
-    def columnar_work(
-        self,
-        columns: dict[str, Any],
-        request: Request,
-        deployment: Deployment,
-        request_id: str,
-        arrived: float,
-        columnar: Columnar,
-    ) -> Work:
-        """The work of a request that came as columns.
-
-        Raises:
-            RequestRefused: The columns fit neither the contract nor the model.
-        """
-        contract = columnar.contract
-        now = time.time()
-        rows: list[Row] | None = None
-        frame = None
-        if columnar.is_frame(set(columns)):
-            frame = columnar.frame(columns)
-            moments = columnar.moments(columns, now)
-            ids: Sequence[str | None] = columnar.ids(columns) or [None] * len(moments)
-        else:
-            rows = columnar.rows(columns)
-            moments = moments_of(rows, contract.moment, now)
-            ids = [_name(row[contract.row_id]) for row in rows]
-        return Work(
-            request_id,
-            contract,
-            rows,
-            frame,
-            moments,
-            ids,
-            arrived,
-            deadline_of(request, deployment.serving, arrived),
-            _nobody,
-            tiers=tiers_of(request, deployment.serving, deployment.live.every_tier),
-        )
 
     def _answered(self, work: Work) -> None:
         send, deployment, as_arrow, span = work.reply
@@ -398,7 +252,7 @@ class Gateway:
         arrived: float,
     ) -> Stored:
         try:
-            work = self.work_of(request, deployment, request_id, arrived)
+            work = work_of(request, deployment, request_id, arrived)
             work.recorded = False
             await self.answer(work, deployment)
             as_arrow = request.content_type == ARROW_TYPE
@@ -466,16 +320,8 @@ class Gateway:
         }
 
 
-def _name(value: Any) -> str | None:
-    return value if value is None else str(value)
-
-
 def _inputs(names: Sequence[str], row: Row | None) -> dict[str, Any]:
     if row is None:
         return {}
     plain: dict[str, Any] = msgspec.to_builtins(dict(zip(names, row, strict=True)))
     return plain
-
-
-def _nobody(_: Work) -> None:
-    raise ServingError("A request has nobody to answer.", remedy="Report this as a defect.")

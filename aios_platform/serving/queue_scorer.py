@@ -8,6 +8,7 @@ from typing import Any
 
 from aios_platform.database import database
 from aios_platform.serving.gateway import Gateway
+from aios_platform.serving.intake import work_of
 from aios_platform.serving.postgres_queue import PostgresQueue
 from aios_platform.serving.requests import JSON_TYPES, Request
 from aios_platform.serving.server import build_gateway
@@ -33,7 +34,7 @@ class GatewayScorer:
         """
         deployment = self._gateway.deployment(model)
         request = Request(model, body, JSON_TYPES[-1], request_id=request_id)
-        asked = self._gateway.work_of(request, deployment, request_id, time.monotonic())
+        asked = work_of(request, deployment, request_id, time.monotonic())
         answered = await self._gateway.answer(asked, deployment)
         answer = json.loads(deployment.replies.json(answered).body)
         return answer["version"], answer

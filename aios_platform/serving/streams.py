@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from aios_platform.errors import AiosError
+from aios_platform.serving.intake import parts_of, work_of
 from aios_platform.serving.problems import problem_of
 from aios_platform.serving.replies import NDJSON
 from aios_platform.serving.requests import Request
@@ -37,15 +38,17 @@ async def stream(gateway: "Gateway", request: Request, kind: bytes, send: Send) 
     Raises:
         AiosError: The request is refused; nothing was sent.
     """
-    parts = gateway.parts_of(request, PART_ROWS)
+    gateway.access.admit(request.authorization, request.model)
+    deployment = gateway.deployment(request.model)
+    request_id = request.request_id or gateway.new_id()
+    whole = work_of(request, deployment, request_id, time.monotonic())
     headers = [(b"content-type", kind), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    deployment = parts[0][1]
     first = 0
     end: dict[str, Any] = {"done": True}
     try:
-        for part, by in parts:
-            answered = await gateway.answer(_renewed(part), by)
+        for part in parts_of(whole, PART_ROWS):
+            answered = await gateway.answer(_renewed(part), deployment)
             lines = [
                 {"place": first + place, "version": answered.version.version, **row}
                 for place, row in enumerate(deployment.replies.rows(answered))
@@ -56,7 +59,7 @@ async def stream(gateway: "Gateway", request: Request, kind: bytes, send: Send) 
     except AiosError as error:
         told = problem_of(error)
         end = {"done": False, "rows": first, "code": told.code, "detail": told.detail}
-    end["request_id"] = parts[0][0].request_id
+    end["request_id"] = request_id
     await _write(send, kind, [end], "end")
     await send({"type": "http.response.body", "body": b""})
 

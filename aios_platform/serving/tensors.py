@@ -19,10 +19,10 @@ import pyarrow as pa
 
 from aios_platform import __version__
 from aios_platform.errors import RequestRefused
-from aios_platform.serving.columnar import Columnar
+from aios_platform.serving.intake import columnar_work
 from aios_platform.serving.problems import MEDIA_TYPE, problem_of
 from aios_platform.serving.replies import ABSTAINED, JSON, Reply
-from aios_platform.serving.requests import contract_of, read_headers
+from aios_platform.serving.requests import read_headers
 from aios_platform.serving.work import Work
 
 if TYPE_CHECKING:
@@ -146,12 +146,8 @@ class V2:
         self.gateway.access.admit(request.authorization, model)
         asked, binary = _read(headers, body)
         columns = _columns(asked.inputs, binary, deployment.serving.max_rows)
-        contract = contract_of(
-            request, deployment.loaded.contracts, deployment.serving.contract.version
-        )
-        columnar = Columnar(contract, deployment.live.features)
         name = asked.id if asked.id and len(asked.id) <= 200 else self.gateway.new_id()
-        work = self.gateway.columnar_work(columns, request, deployment, name, arrived, columnar)
+        work = columnar_work(columns, request, deployment, name, arrived)
         answered = await self.gateway.answer(work, deployment)
         return _answer(deployment, answered, asked)
 
