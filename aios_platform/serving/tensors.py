@@ -9,13 +9,10 @@ import json
 import re
 import struct
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
-import pyarrow as pa
 
 from aios_platform import __version__
 from aios_platform.errors import RequestRefused
@@ -23,6 +20,14 @@ from aios_platform.serving.intake import columnar_work
 from aios_platform.serving.problems import MEDIA_TYPE, problem_of
 from aios_platform.serving.replies import ABSTAINED, JSON, Reply
 from aios_platform.serving.requests import read_headers
+from aios_platform.serving.tensor_inputs import (
+    HEADER_LENGTH,
+    TEXT,
+    InferRequest,
+    Output,
+    columns_of,
+    read_tensors,
+)
 from aios_platform.serving.work import Work
 
 if TYPE_CHECKING:
@@ -30,53 +35,8 @@ if TYPE_CHECKING:
     from aios_platform.serving.gateway import Gateway
 
 BINARY = b"application/octet-stream"
-HEADER_LENGTH = b"inference-header-content-length"
-DATATYPES: dict[str, Any] = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP16": np.float16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-}
-TEXT = "BYTES"
 OF_KIND = {"string": TEXT, "timestamp": TEXT, "int": "INT64", "float": "FP32", "bool": "BOOL"}
 _PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(infer|ready))?")
-
-
-class Output(msgspec.Struct):
-    """An output that is asked for."""
-
-    name: str
-    parameters: dict[str, Any] = {}
-
-
-class Tensor(msgspec.Struct):
-    """An input as it came."""
-
-    name: str
-    shape: list[int]
-    datatype: str
-    data: Any = None
-    parameters: dict[str, Any] = {}
-
-
-class InferRequest(msgspec.Struct):
-    """The JSON part of a request."""
-
-    inputs: list[Tensor]
-    id: str | None = None
-    outputs: list[Output] = []
-    parameters: dict[str, Any] = {}
-
-
-_decode = msgspec.json.Decoder(InferRequest).decode
 
 
 @dataclass(frozen=True)
@@ -144,8 +104,8 @@ class V2:
         arrived = time.monotonic()
         request = read_headers(model, body, headers)
         self.gateway.access.admit(request.authorization, model)
-        asked, binary = _read(headers, body)
-        columns = _columns(asked.inputs, binary, deployment.serving.max_rows)
+        asked, binary = read_tensors(headers, body)
+        columns = columns_of(asked.inputs, binary, deployment.serving.max_rows)
         name = asked.id if asked.id and len(asked.id) <= 200 else self.gateway.new_id()
         work = columnar_work(columns, request, deployment, name, arrived)
         answered = await self.gateway.answer(work, deployment)
@@ -167,108 +127,6 @@ def _metadata(deployment: "Deployment") -> dict[str, Any]:
             {"name": "abstained", "datatype": "BOOL", "shape": [-1]},
         ],
     }
-
-
-def _read(headers: list[tuple[bytes, bytes]], body: bytes) -> tuple[InferRequest, bytes]:
-    """The JSON part, and the binary part after it."""
-    length = next((value for name, value in headers if name == HEADER_LENGTH), None)
-    binary = b""
-    if length is not None:
-        if not length.isdigit() or int(length) > len(body):
-            raise RequestRefused(
-                "The header inference-header-content-length is wrong.", code="malformed_body"
-            )
-        body, binary = body[: int(length)], body[int(length) :]
-    try:
-        return _decode(body), binary
-    except msgspec.ValidationError as error:
-        raise RequestRefused(f"The request is none of V2: {error}.", code="invalid_input") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestRefused(
-            f"The body is not JSON: {str(error)[:200]}.", code="malformed_body"
-        ) from None
-
-
-def _columns(tensors: Sequence[Tensor], binary: bytes, most: int) -> dict[str, pa.Array]:
-    if not tensors:
-        raise RequestRefused("The request has no inputs.", code="invalid_input")
-    columns: dict[str, pa.Array] = {}
-    rows = None
-    for tensor in tensors:
-        if tensor.name in columns:
-            raise RequestRefused("Two inputs have one name.", code="malformed_body")
-        count = _rows(tensor)
-        if rows is not None and count != rows:
-            raise RequestRefused("The inputs differ in their number of rows.", code="invalid_input")
-        if not 0 < count <= most:
-            raise RequestRefused(
-                f"The request has {count:,} rows; 1 to {most:,} are taken.",
-                code="too_many_rows" if count > most else "invalid_input",
-            )
-        rows = count
-        size = tensor.parameters.get("binary_data_size")
-        if size is None:
-            columns[tensor.name] = _listed(tensor, count)
-            continue
-        if not isinstance(size, int) or not 0 <= size <= len(binary):
-            raise _wrong(tensor, "its binary_data_size is wrong")
-        part, binary = binary[:size], binary[size:]
-        columns[tensor.name] = _packed(tensor, part, count)
-    return columns
-
-
-def _rows(tensor: Tensor) -> int:
-    shape = tensor.shape
-    if not shape or len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
-        raise _wrong(tensor, "its shape must be [rows] or [rows, 1]")
-    return shape[0]
-
-
-def _listed(tensor: Tensor, count: int) -> pa.Array:
-    values = tensor.data
-    if not isinstance(values, list):
-        raise _wrong(tensor, "it has no data")
-    if len(tensor.shape) == 2 and values and all(isinstance(value, list) for value in values):
-        values = [inner for value in values for inner in value]
-    if len(values) != count:
-        raise _wrong(tensor, f"it has {len(values)} values for {count} rows")
-    if tensor.datatype == TEXT:
-        if not all(value is None or isinstance(value, str) for value in values):
-            raise _wrong(tensor, "a value is no text")
-        return pa.array(values, pa.string())
-    kind = DATATYPES.get(tensor.datatype)
-    expected = bool if tensor.datatype == "BOOL" else int | float
-    good = kind is not None and all(
-        value is None
-        or (isinstance(value, expected) and isinstance(value, bool) is (expected is bool))
-        for value in values
-    )
-    if not good:
-        raise _wrong(tensor, "a value is not of its datatype")
-    try:
-        return pa.array(values, pa.from_numpy_dtype(kind))
-    except (pa.ArrowException, OverflowError):
-        raise _wrong(tensor, "a value is not of its datatype") from None
-
-
-def _packed(tensor: Tensor, content: bytes, count: int) -> pa.Array:
-    if tensor.datatype == TEXT:
-        texts, place = [], 0
-        try:
-            for _ in range(count):
-                (length,) = struct.unpack_from("<I", content, place)
-                place += 4
-                texts.append(content[place : place + length].decode("utf-8"))
-                place += length
-        except (struct.error, UnicodeDecodeError):
-            raise _wrong(tensor, "its text cannot be read") from None
-        if place != len(content):
-            raise _wrong(tensor, "its binary data has another length")
-        return pa.array(texts, pa.string())
-    kind = DATATYPES.get(tensor.datatype)
-    if kind is None or len(content) != count * np.dtype(kind).itemsize:
-        raise _wrong(tensor, "its datatype or its length is wrong")
-    return pa.array(np.frombuffer(content, dtype=kind))
 
 
 def _answer(deployment: "Deployment", work: Work, asked: InferRequest) -> Reply:
@@ -320,12 +178,6 @@ def _bytes_of(value: Any) -> bytes:
         return value.tobytes()
     texts = [text.encode() for text in value]
     return b"".join(struct.pack("<I", len(text)) + text for text in texts)
-
-
-def _wrong(tensor: Tensor, why: str) -> RequestRefused:
-    return RequestRefused(
-        f"The input '{tensor.name[:50]}' cannot be read: {why}.", code="invalid_input"
-    )
 
 
 def _json(content: Any) -> Reply:
