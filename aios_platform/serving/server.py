@@ -59,6 +59,17 @@ class Options:
     key: Path | None = None
 
 
+class _Workers(Multiprocess):
+    """Processes that share a port."""
+
+    def terminate_all(self) -> None:
+        """Tell them to end."""
+        # While this process holds the port, callers reach it, and nobody answers.
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
+
+
 def serve(options: Options, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; what is under way is answered first.
 
@@ -125,7 +136,7 @@ def serve(options: Options, say: Callable[[str], None]) -> None:
     shared = {"AIOS_METRICS_FOLDER": str(folder), "PROMETHEUS_MULTIPROC_DIR": str(folder)}
     export({**variables, **shared})
     try:
-        Multiprocess(config, sockets=[listening]).run()
+        _Workers(config, sockets=[listening]).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
