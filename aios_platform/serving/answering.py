@@ -22,6 +22,7 @@ from aios_platform.serving.batches import Batch, BatchBuilder, unread
 from aios_platform.serving.contract import InputContract
 from aios_platform.serving.fallbacks import Fallbacks
 from aios_platform.serving.features import FeatureBlock, OnlineReader
+from aios_platform.serving.problems import traced
 from aios_platform.serving.version import Scores, ServedVersion
 from aios_platform.serving.work import Work
 
@@ -250,9 +251,12 @@ class Answerer:
             work.sets = None if sets is None else sets[rows]
             work.unsure = None if unsure is None else unsure[rows]
             work.error = _error_of(work, batch, rows, now)
-        self._answered(batch)
+        try:
+            self._answered(batch)
+        except Exception as error:
+            logger.error("%d rows were not recorded: %s", batch.rows, traced(error))
         for work in batch.works:
-            work.done(work)
+            work.end()
 
     def _unsure(self, batch: Batch, sets: NDArray[np.uint8] | None) -> NDArray[np.bool_] | None:
         policy = self._serving.uncertainty
@@ -314,7 +318,6 @@ def _error_of(work: Work, batch: Batch, rows: slice, now: float) -> BaseExceptio
 
 def _fail(works: Sequence[Work], error: BaseException) -> None:
     """End requests whose batch met an error of the gateway itself."""
-    logger.exception("A batch of %d requests failed.", len(works), exc_info=error)
+    logger.error("A batch of %d requests failed: %s", len(works), traced(error))
     for work in works:
-        if work.error is None and not len(work.probabilities):
-            work.fail(error)
+        work.end(error)

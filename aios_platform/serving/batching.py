@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from aios_platform.errors import DeadlineExceeded, Overloaded
+from aios_platform.serving.problems import traced
 from aios_platform.serving.work import Work
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class MicroBatcher:
             work = waiting.popleft()
             if now > work.deadline:
                 self.rows -= work.count
-                work.fail(
+                work.end(
                     DeadlineExceeded(
                         "The request waited beyond its deadline, and was not computed.",
                         remedy="Ask for less at a time, or allow more.",
@@ -122,7 +123,8 @@ class MicroBatcher:
         self.rows -= rows
         taken = seconds / rows
         self.row_seconds += NEWEST * (taken - self.row_seconds) if self.row_seconds else taken
-        if done is not None and not done.cancelled() and done.exception() is not None:
-            logger.error("A batch ended with an error of the gateway.", exc_info=done.exception())
+        failure = None if done is None or done.cancelled() else done.exception()
+        if failure is not None:
+            logger.error("A batch ended with an error: %s", traced(failure))
         if self._waiting and self._due is None:
             self._due = self._loop.call_soon(self._go)

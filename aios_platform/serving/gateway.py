@@ -23,7 +23,7 @@ from aios_platform.serving.flushes import record_one
 from aios_platform.serving.idempotency import Idempotency, Stored
 from aios_platform.serving.intake import work_of
 from aios_platform.serving.loading import Origins
-from aios_platform.serving.problems import problem_of
+from aios_platform.serving.problems import problem_of, traced
 from aios_platform.serving.recording import Recorder, ReviewItem
 from aios_platform.serving.replies import Reply, problem_reply
 from aios_platform.serving.requests import ARROW_TYPE, Request, RequestIds
@@ -128,9 +128,11 @@ class Gateway:
         done: asyncio.Future[Work] = asyncio.get_running_loop().create_future()
 
         def ended(ended_work: Work) -> None:
-            self._count(ended_work, deployment)
-            if not done.done():
-                done.set_result(ended_work)
+            try:
+                self._count(ended_work, deployment)
+            finally:
+                if not done.done():
+                    done.set_result(ended_work)
 
         work.done = ended
         deployment.submit(work)
@@ -162,13 +164,15 @@ class Gateway:
 
     def _answered(self, work: Work) -> None:
         send, deployment, as_arrow, span = work.reply
-        self._count(work, deployment)
-        if work.error is not None:
-            self._refuse(work.error, work.request_id, send, span, counted=True)
-            return
+        error = work.error
         try:
-            reply = deployment.replies.arrow(work) if as_arrow else deployment.replies.json(work)
-        except Exception as error:
+            self._count(work, deployment)
+            if error is None:
+                replies = deployment.replies
+                reply = replies.arrow(work) if as_arrow else replies.json(work)
+        except Exception as failure:
+            error = failure
+        if error is not None:
             self._refuse(error, work.request_id, send, span, counted=True)
             return
         if span is not None:
@@ -210,7 +214,7 @@ class Gateway:
     ) -> None:
         told = problem_of(error)
         if not isinstance(error, AiosError):
-            logger.error("Request %s failed.", request_id, exc_info=error)
+            logger.error("Request %s failed: %s", request_id, traced(error))
         if not counted:
             metrics.REFUSED.labels(told.code).inc()
         if span is not None:

@@ -1,6 +1,8 @@
 """Errors as RFC 9457 problem details, each with a stable code."""
 
 import json
+import traceback
+from pathlib import Path
 from typing import NamedTuple
 
 from aios_platform.errors import (
@@ -101,3 +103,13 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, AiosError):
         return problem("internal_error", "The gateway's log says what happened.")
     return problem("internal_error", "An unexpected error; the gateway's log has it.")
+
+
+def traced(error: BaseException) -> str:
+    """An unexpected error for the log: its type, and the way to it, innermost first.
+
+    Without its message, which may quote what a caller sent.
+    """
+    frames = reversed(traceback.extract_tb(error.__traceback__)[-8:])
+    way = " < ".join(f"{Path(at.filename).name}:{at.lineno} {at.name}" for at in frames)
+    return f"{type(error).__name__} in {way}" if way else type(error).__name__

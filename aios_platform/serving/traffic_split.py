@@ -77,7 +77,7 @@ class Parts:
         whole = self._whole
         failed = next((part.error for part in self.parts if part.error is not None), None)
         if failed is not None:
-            whole.fail(failed)
+            whole.end(failed)
             return
         whole.probabilities = np.empty(whole.count, dtype=np.float32)
         sources, versions = [""] * whole.count, [""] * whole.count
@@ -90,7 +90,7 @@ class Parts:
         whole.served_by = self.parts[0].served_by
         for name in ("ages", "sets", "unsure"):
             setattr(whole, name, self._merged(name))
-        whole.done(whole)
+        whole.end()
 
     def _merged(self, name: str) -> object:
         values = [getattr(part, name) for part in self.parts]

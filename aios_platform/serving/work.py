@@ -1,5 +1,6 @@
 """One request on its way through the gateway."""
 
+import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aios_platform.serving.contract import InputContract, Row
+from aios_platform.serving.problems import traced
+
+logger = logging.getLogger(__name__)
 
 
 class Work:
@@ -26,10 +30,10 @@ class Work:
     """
 
     __slots__ = (
-        "ages", "arrived", "contract", "count", "deadline", "done", "error", "failed", "first",
-        "frame", "ids", "moments", "probabilities", "recorded", "reply", "request_id", "role",
-        "rows", "served", "served_by", "sets", "single", "sources", "tiers", "unsure", "version",
-        "versions",
+        "ages", "arrived", "contract", "count", "deadline", "done", "ended", "error", "failed",
+        "first", "frame", "ids", "moments", "probabilities", "recorded", "reply", "request_id",
+        "role", "rows", "served", "served_by", "sets", "single", "sources", "tiers", "unsure",
+        "version", "versions",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +66,8 @@ class Work:
         """Place of its first row in the caller's request."""
         self.tiers = tiers
         """Places of the tiers that may answer; None: all."""
+        self.ended = False
+        """Whether whoever waits was told."""
         self.error: BaseException | None = None
         self.version: Any = None
         """The version that was asked (`ServedVersion`)."""
@@ -88,10 +94,20 @@ class Work:
         self.reply: Any = None
         """Where the answer goes; the gateway's own."""
 
-    def fail(self, error: BaseException) -> None:
-        """End it without an answer."""
-        self.error = error
-        self.done(self)
+    def end(self, error: BaseException | None = None) -> None:
+        """Tell whoever waits that it is over, once; never raises.
+
+        Args:
+            error: Why there is no answer; None: there is one, or the reason is set already.
+        """
+        if self.ended:
+            return
+        self.ended = True
+        self.error = error or self.error
+        try:
+            self.done(self)
+        except Exception as failure:
+            logger.error("Request %s was not told its end: %s", self.request_id, traced(failure))
 
 
 _NONE = np.empty(0, dtype=np.float32)

@@ -1,0 +1,51 @@
+"""Deployments of small models, and requests to them, without a gateway."""
+
+import asyncio
+import time
+
+from aios_platform.contracts.decisions import Champion
+from aios_platform.serving.contract import input_contracts
+from aios_platform.serving.deployment import Deployment, Loaded
+from aios_platform.serving.fallbacks import Fallbacks
+from aios_platform.serving.version import load_version
+from aios_platform.serving.work import Work, moments_of
+from tests.served_models import FEATURES, SERVICE_DIGEST, declaration
+
+
+def version_of(store, content, declared, version="1"):
+    digest, _ = store.put(content, ".onnx")
+    served, _ = load_version(
+        store, declared.serving, model=declared.name, version=version, digest=digest,
+        features=FEATURES, service_digest=SERVICE_DIGEST,
+    )  # fmt: skip
+    return served
+
+
+def deployment_of(store, content, *, record=lambda _: None, fallbacks=None, **serving):
+    """A deployment; to be made on an event loop."""
+    declared = declaration(**serving)
+    live = version_of(store, content, declared)
+    champion = Champion.model_construct(version="1", revision=1)
+    loaded = Loaded(
+        declared, champion, live, fallbacks or Fallbacks(),
+        input_contracts(declared, FEATURES, {}), None,
+    )  # fmt: skip
+    return Deployment(loaded, None, record=record, pair=lambda _: None)
+
+
+def work_for(deployment, rows, done, seconds=5.0):
+    contract = deployment.contract
+    tuples = [tuple(row.get(name) for name in contract.names) for row in rows]
+    now = time.monotonic()
+    return Work(
+        "r1", contract, tuples, None, moments_of(tuples, contract.moment, time.time()),
+        [None] * len(rows), now, now + seconds, done,
+    )  # fmt: skip
+
+
+async def answered(deployment, works):
+    for work in works:
+        deployment.submit(work)
+    async with asyncio.timeout(10):
+        while not all(work.ended for work in works):
+            await asyncio.sleep(0.001)
