@@ -181,12 +181,16 @@ class Overloaded(ServingError):
 
     Args:
         what: What is full.
+        code: Stable code of the problem (`docs/serving.md` lists them).
         retry_after: Seconds after which trying again makes sense.
         remedy: What the caller can do.
     """
 
-    def __init__(self, what: str, *, retry_after: float = 1.0, remedy: str = "") -> None:
+    def __init__(
+        self, what: str, *, code: str = "overloaded", retry_after: float = 1.0, remedy: str = ""
+    ) -> None:
         super().__init__(what, remedy=remedy or "Try again later.")
+        self.code = code
         self.retry_after = retry_after
 
 

@@ -156,6 +156,7 @@ class Access:
             raise Overloaded(
                 f"The rate of the key is spent: {holder.caller.name} may call {model} "
                 f"{limit.rate:g} times a second.",
+                code="rate_limited",
                 retry_after=wait,
             )
         return holder.caller
@@ -219,7 +220,9 @@ class Access:
         stored = holder.hash if holder is not None else "0" * 64
         if not hmac.compare_digest(stored_hash(proof_of(key)), stored) or holder is None:
             if wait := self._guesses.take(now):
-                raise Overloaded("Wrong API keys come at too high a rate.", retry_after=wait)
+                raise Overloaded(
+                    "Wrong API keys come at too high a rate.", code="rate_limited", retry_after=wait
+                )
             raise RequestRefused(
                 "The API key is unknown here, has expired or was revoked.",
                 code="unauthenticated",

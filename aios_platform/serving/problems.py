@@ -88,8 +88,7 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, RequestRefused):
         return problem(error.code, str(error))
     if isinstance(error, Overloaded):
-        code = "rate_limited" if "rate" in error.what else "overloaded"
-        return problem(code, str(error), retry_after=error.retry_after)
+        return problem(error.code, str(error), retry_after=error.retry_after)
     if isinstance(error, DeadlineExceeded):
         return problem("deadline_exceeded", str(error))
     if isinstance(error, AccessDenied):

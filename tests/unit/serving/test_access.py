@@ -23,6 +23,7 @@ from aios_platform.serving.access import (
     RateLimit,
     public_bind_allowed,
 )
+from aios_platform.serving.problems import problem_of
 
 needs_postgres = pytest.mark.postgres
 
@@ -164,6 +165,7 @@ def test_a_rate_is_kept_per_key_and_model_over_refreshes(own_database, root, sho
     with pytest.raises(Overloaded) as caught:
         access.admit(bearer(shop), "m")
     assert caught.value.retry_after == pytest.approx(0.5)
+    assert problem_of(caught.value).code == "rate_limited"
     # One grant of every model has one rate.
     with pytest.raises(Overloaded):
         access.admit(bearer(shop), "another")
@@ -184,6 +186,7 @@ def test_guessing_is_slowed_down_and_does_not_slow_down_others(own_database, roo
     with pytest.raises(Overloaded, match="Wrong API keys") as caught:
         access.admit(bearer(new_key()[0]), "m")
     assert 0 < caught.value.retry_after <= 1
+    assert problem_of(caught.value).code == "rate_limited"
     assert access.admit(bearer(shop), "m").name == "shop"
 
 
