@@ -12,6 +12,7 @@ are `window_start()` and `window_end()`.
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ INSTANT = pa.timestamp("us", tz="UTC")
 MEMORY_LIMIT = "2GB"
 THREADS = 4
 ROWS_PER_THREAD = 250_000
+# Of a small window a query keeps one thread busy; of a large one it has several, and the memory.
+SMALL_QUERIES_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -125,15 +128,20 @@ def build_feature_tables(
     if stale:
         tables = {name: store.scan(versions) for name, versions in raw.items()}
         with closing(FeatureEngine(tables, window)) as engine:
-            for query in stale:
+
+            def make(query: FeatureQuery) -> DatasetVersion:
                 schema, batches = engine.run(query)
-                made[query.name] = store.write(
+                return store.write(
                     f"{declaration.name}/features/{query.name}",
                     window.key,
                     batches,
                     schema=schema,
                     inputs=inputs[query.name],
                 )
+
+            with ThreadPoolExecutor(SMALL_QUERIES_AT_ONCE if engine.threads == 1 else 1) as pool:
+                written = pool.map(make, stale)
+                made |= {query.name: version for query, version in zip(stale, written, strict=True)}
     return [made[query.name] for query in queries]
 
 
@@ -143,6 +151,9 @@ class FeatureEngine:
     Args:
         tables: Arrow tables or datasets by name.
         window: The window whose rows are made.
+
+    Attributes:
+        threads: How many a query uses.
     """
 
     def __init__(self, tables: Mapping[str, Any], window: Window) -> None:
@@ -157,7 +168,8 @@ class FeatureEngine:
                 "autoload_known_extensions": False,
             }
         )
-        self._connection.execute("SET TimeZone = 'UTC'")
+        # Each query has a connection of its own; without GLOBAL these do not know.
+        self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
         rows = 0
         for name, table in tables.items():
             self._connection.register("arriving", table)
@@ -167,7 +179,8 @@ class FeatureEngine:
             self._connection.unregister("arriving")
             rows += loaded
         # Threads that share little work mostly wait for each other.
-        self._connection.execute(f"SET threads = {min(THREADS, 1 + rows // ROWS_PER_THREAD)}")
+        self.threads = min(THREADS, 1 + rows // ROWS_PER_THREAD)
+        self._connection.execute(f"SET threads = {self.threads}")
         for name, moment in [("window_start", window.start), ("window_end", window.end)]:
             self._connection.execute(f"CREATE MACRO {name}() AS {_literal(moment)}")
         # Feature SQL reads the raw tables and nothing else: no files, no network.
@@ -185,21 +198,24 @@ class FeatureEngine:
     def run(self, query: FeatureQuery) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """The feature table's schema, and the window's rows, sorted by time and key, checked.
 
-        Rows with a null in a key belong to nobody and are left out.
+        Rows with a null in a key belong to nobody and are left out. Several threads may run
+        queries at once.
 
         Raises:
             FeatureError: The query does not run, or its columns are not those of a feature table;
                 when the rows are read to their end: a time is missing, a row is created before
                 its event, or two rows have the same key and times.
         """
+        # A connection's queries wait for each other, and its last result goes with the next one.
+        connection = self._connection.cursor()
         with _explained(query):
-            names = self._connection.sql(f"SELECT * FROM ({query.sql}\n)").columns  # noqa: S608
+            names = connection.sql(f"SELECT * FROM ({query.sql}\n)").columns  # noqa: S608
         keys = _checked_keys(query, names)
         columns = ", ".join(f'"{name}"' for name in names)
         present = " AND ".join([f'"{key}" IS NOT NULL' for key in keys] or ["true"])
         order = ", ".join([EVENT, *(f'"{key}"' for key in keys), CREATED])
         with _explained(query):
-            reader = self._connection.sql(
+            reader = connection.sql(
                 f"SELECT {columns} FROM ({query.sql}\n) WHERE {present} AND ({EVENT} IS NULL "  # noqa: S608
                 f"OR {EVENT} >= window_start() AND {EVENT} < window_end()) ORDER BY {order}"
             ).to_arrow_reader(ROW_GROUP_ROWS)

@@ -149,6 +149,19 @@ def test_a_snapshot_is_the_windows_own(
     assert store.read(made)["size"].to_pylist() == [2, 20]
 
 
+def test_a_time_without_a_zone_is_in_utc_wherever_the_machine_stands(
+    declaration: ModelDeclaration, sql: Path, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    noon = "'2024-01-01 12:00:00'::TIMESTAMPTZ"
+    (sql / "rates.sql").write_text(
+        f"SELECT shop, {noon} AS event_timestamp, {noon} AS created_timestamp, size FROM shops"
+    )
+    deliver(store, 1, ("a", 9, 10))
+    [made] = build(declaration, sql, 1, store)
+    assert store.read(made)["event_timestamp"].to_pylist() == [day(1, 12)] * 2
+
+
 def test_a_window_that_was_not_ingested_is_named(
     declaration: ModelDeclaration, sql: Path, store: ArtifactStore
 ) -> None:
