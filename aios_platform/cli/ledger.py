@@ -177,11 +177,11 @@ def _whole(row: "LedgerEntry") -> str:
 
 
 def _gist(payload: dict[str, object]) -> str:
-    for key in ("decision", "champion", "verdict"):
+    for key in ("decision", "champion", "verdict", "rollout"):
         part = payload.get(key)
         if isinstance(part, dict):
             parts = (part.get(k) for k in ("version", "candidate_version", "decision", "window",
-                                           "action", "cause"))  # fmt: skip
+                                           "action", "cause", "mode", "state"))  # fmt: skip
             return " ".join(str(p) for p in parts if p is not None)
     plain = {k: v for k, v in payload.items() if isinstance(v, str | int | bool)}
     return " ".join(f"{key}={value}" for key, value in plain.items() if "digest" not in key)[:80]
