@@ -77,7 +77,7 @@ def read_headers(model: str, body: bytes, headers: list[tuple[bytes, bytes]]) ->
                 raise RequestRefused(
                     "Compressed bodies are not accepted.",
                     code="unsupported_media_type",
-                    remedy="Send it as it is; an Arrow stream may be compressed inside.",
+                    remedy="Send it as it is.",
                 )
             continue
         field, read = reading
