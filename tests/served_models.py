@@ -139,6 +139,16 @@ def network(
     return bytes(model.SerializeToString(deterministic=True))
 
 
+def brittle() -> bytes:
+    """A model that scores rows without values, and no others: its weights are near infinity."""
+    model = onnx.load_from_string(network(seed=3))
+    for constant in model.graph.initializer:
+        if constant.name == "w0":
+            values = numpy_helper.to_array(constant)
+            constant.CopyFrom(numpy_helper.from_array(np.sign(values) * np.float32(3e38), "w0"))
+    return bytes(model.SerializeToString(deterministic=True))
+
+
 def training_set(
     features: FeatureSchema = FEATURES, *, model: str = "toy", service: str = SERVICE_DIGEST
 ) -> TrainingSet:

@@ -20,7 +20,7 @@ from aios_platform.inference.conformal import prediction_sets
 from aios_platform.serving import metrics
 from aios_platform.serving.batches import Batch, BatchBuilder, unread
 from aios_platform.serving.contract import InputContract
-from aios_platform.serving.fallbacks import Fallbacks
+from aios_platform.serving.fallbacks import HOPS, Fallbacks
 from aios_platform.serving.features import FeatureBlock, OnlineReader
 from aios_platform.serving.problems import traced
 from aios_platform.serving.version import Scores, ServedVersion
@@ -120,7 +120,7 @@ class Answerer:
         """The version to ask when the first one failed."""
         if batch.sources or (batch.diverted is not None and batch.diverted.all()):
             return None
-        return self.fallbacks.previous if Hop.PREVIOUS in self._serving.fallback else None
+        return self.fallbacks.previous
 
     async def _read(self, works: list[Work], seconds: float) -> FeatureBlock | None:
         rows = [row for work in works if work.frame is None for row in work.rows or ()]
@@ -269,7 +269,7 @@ class Answerer:
             unsure = sets == BOTH
         else:
             return None
-        hops = [place for place, source in enumerate(batch.sources) if source in _HOPS]
+        hops = [place for place, source in enumerate(batch.sources) if source in HOPS]
         unsure[hops] = False
         if unsure.any():
             batch.version.metrics.abstentions.inc(int(unsure.sum()))
@@ -288,9 +288,6 @@ class Answerer:
         ages[: len(event)] = np.where(known.any(axis=1), np.maximum(moments - oldest, 0), np.nan)
         metrics.observe_many(metrics.FEATURE_AGE.labels(batch.version.model), ages)
         return ages
-
-
-_HOPS = frozenset({Hop.SIMPLE.value, Hop.DEFAULT.value, ""})
 
 
 def _error_of(work: Work, batch: Batch, rows: slice, now: float) -> BaseException | None:

@@ -64,8 +64,8 @@ class MicroBatcher:
             f"{self.rows:,} rows wait before this model.", retry_after=min(max(wait, 1.0), 60.0)
         )
 
-    def put(self, work: Work) -> None:
-        """Take a request in.
+    def check(self, work: Work) -> None:
+        """Whether there is room for a request.
 
         Raises:
             Overloaded: The queue is full, or the request would wait beyond its deadline.
@@ -74,6 +74,14 @@ class MicroBatcher:
             raise self.overloaded()
         if self.rows * self.row_seconds > work.deadline - work.arrived:
             raise self.overloaded()
+
+    def put(self, work: Work) -> None:
+        """Take a request in.
+
+        Raises:
+            Overloaded: There is no room for it.
+        """
+        self.check(work)
         self._waiting.append(work)
         self.rows += work.count
         if not self._busy and self._due is None:

@@ -95,6 +95,7 @@ class Deployment:
         self._shadow: Shadow | None = None
         self._split: CanarySplit | None = None
         self._candidate: MicroBatcher | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
         self.replies = Replies(
             self.declaration.name,
             self.live.service_digest,
@@ -122,12 +123,17 @@ class Deployment:
         elif len(theirs) == work.count:
             self._to_candidate(work, self._candidate)
         else:
-            chosen = set(theirs)
-            ours = [place for place in range(work.count) if place not in chosen]
-            parts = Parts(work, [ours, theirs])
-            work.version = parts.parts[0].version = self.live
-            self.batcher.put(parts.parts[0])
-            self._to_candidate(parts.parts[1], self._candidate)
+            self._to_both(work, theirs, self._candidate)
+
+    def _to_both(self, work: Work, theirs: list[int], candidate: MicroBatcher) -> None:
+        chosen = set(theirs)
+        Parts(work, [[place for place in range(work.count) if place not in chosen], theirs])
+        first, second = work.parts
+        # Both have room before either begins.
+        candidate.check(second)
+        work.version = first.version = self.live
+        self.batcher.put(first)
+        self._to_candidate(second, candidate)
 
     def _to_candidate(self, work: Work, batcher: MicroBatcher) -> None:
         assert self.trial is not None
@@ -137,7 +143,7 @@ class Deployment:
 
     def set_trial(self, trial: Trial | None) -> None:
         """Bring a candidate to traffic, change its share, or take it away."""
-        old = self.trial
+        old, batcher = self.trial, self._candidate
         self.trial = trial
         self._shadow = self._split = None
         if trial is None:
@@ -151,7 +157,9 @@ class Deployment:
                 self._candidate = self._batcher(self._answers(fallbacks), trial.version)
             self._split = CanarySplit(trial.rollout, self._entity_places())
         if old is not None and (trial is None or trial.version is not old.version):
-            old.version.close()
+            leaving = asyncio.ensure_future(_drain([batcher], old.version))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
     def _entity_places(self) -> list[int]:
         """Places of the entity keys; of everything that is sent, where there are none."""
@@ -197,18 +205,17 @@ class Deployment:
                 together.append(work)
                 keep += rows
             elif work.error is None:
-                work.served = _served(batch, [work], rows)
+                work.served = [_served(batch, [work], rows)]
         if together:
             self._record(_served(batch, together, keep))
 
     async def retire(self) -> None:
         """Let what is being answered end, then give up what was loaded."""
         self.retired = True
-        until = time.monotonic() + DRAIN_SECONDS
-        batchers = [b for b in (self.batcher, self._candidate) if b is not None]
-        while any(not batcher.idle for batcher in batchers) and time.monotonic() < until:
-            await asyncio.sleep(DRAIN_LOOK_SECONDS)
+        # A candidate falls back to the live version, which goes last.
+        await _drain([self.batcher, self._candidate], None)
         self.set_trial(None)
+        await asyncio.gather(*self._leaving)
         self.live.close()
         metrics.LIVE.labels(self.live.model, self.live.version).set(0)
         if self.reader is not None:
@@ -216,6 +223,15 @@ class Deployment:
                 await self.reader.close()
             except AiosError as error:
                 logger.warning("A feature reader did not close: %s", error)
+
+
+async def _drain(batchers: Sequence[MicroBatcher | None], version: ServedVersion | None) -> None:
+    """Let what waits for a version be answered, then close it."""
+    until = time.monotonic() + DRAIN_SECONDS
+    while any(b is not None and not b.idle for b in batchers) and time.monotonic() < until:
+        await asyncio.sleep(DRAIN_LOOK_SECONDS)
+    if version is not None:
+        version.close()
 
 
 def _served(batch: Batch, works: Sequence[Work], keep: list[int] | None) -> ServedRows:
@@ -231,7 +247,7 @@ def _served(batch: Batch, works: Sequence[Work], keep: list[int] | None) -> Serv
         model_digest=by.digest,
         features=by.features,
         request_ids=[work.request_id for work in works for _ in range(work.count)],
-        places=[work.first + place for work in works for place in range(work.count)],
+        places=[place for work in works for place in work.places],
         row_ids=[name for work in works for name in work.ids],
         served_at=time.time(),
         moments=works[0].moments

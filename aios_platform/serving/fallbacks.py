@@ -15,6 +15,9 @@ from aios_platform.serving.version import ServedVersion
 
 logger = logging.getLogger(__name__)
 
+HOPS = frozenset({Hop.SIMPLE.value, Hop.DEFAULT.value, ""})
+"""Sources of rows that no version answered."""
+
 
 @dataclass
 class Fallbacks:

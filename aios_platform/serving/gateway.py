@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from sqlalchemy import Connection
 
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.database import Database
@@ -24,7 +25,7 @@ from aios_platform.serving.idempotency import Idempotency, Stored
 from aios_platform.serving.intake import work_of
 from aios_platform.serving.loading import Origins
 from aios_platform.serving.problems import problem_of, traced
-from aios_platform.serving.recording import Recorder, ReviewItem
+from aios_platform.serving.recording import Recorder, ReviewItem, ServedRows
 from aios_platform.serving.replies import Reply, problem_reply
 from aios_platform.serving.requests import ARROW_TYPE, Request, RequestIds
 from aios_platform.serving.tallies import Tallies
@@ -181,9 +182,10 @@ class Gateway:
         send(reply)
 
     def _count(self, work: Work, deployment: Deployment) -> None:
-        self._tallies.count(work, deployment.serving.slo)
-        if work.unsure is not None and work.error is None and work.unsure.any():
-            self._review(work, deployment)
+        for part in work.parts or (work,):
+            self._tallies.count(part, deployment.serving.slo)
+            if part.unsure is not None and part.error is None and part.unsure.any():
+                self._review(part, deployment)
 
     def _review(self, work: Work, deployment: Deployment) -> None:
         names = deployment.contract.names
@@ -195,7 +197,7 @@ class Gateway:
                     model=work.version.model,
                     version=work.version.version,
                     request_id=work.request_id,
-                    place=place,
+                    place=work.places[place],
                     row_id=work.ids[place],
                     inputs=_inputs(names, row),
                     probability=float(work.probabilities[place]),
@@ -262,7 +264,7 @@ class Gateway:
             as_arrow = request.content_type == ARROW_TYPE
             reply = deployment.replies.arrow(work) if as_arrow else deployment.replies.json(work)
             stored = Stored(reply.status, reply.content_type.decode(), reply.body)
-            record = partial(record_one, served=work.served) if work.served else None
+            record = partial(_record, work.served) if work.served else None
             return await self.idempotency.finish(*name, stored, record)
         except BaseException:
             await self.idempotency.release(*name)
@@ -322,6 +324,11 @@ class Gateway:
                 for name in self.declarations
             },
         }
+
+
+def _record(served: Sequence[ServedRows], connection: Connection) -> None:
+    for rows in served:
+        record_one(connection, rows)
 
 
 def _inputs(names: Sequence[str], row: Row | None) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def parts_of(whole: Work, rows: int) -> list[Work]:
             _nobody,
             tiers=whole.tiers,
         )
-        part.first = first
+        part.places = range(first, first + part.count)
         parts.append(part)
     return parts
 

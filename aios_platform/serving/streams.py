@@ -49,8 +49,9 @@ async def stream(gateway: "Gateway", request: Request, kind: bytes, send: Send) 
     try:
         for part in parts_of(whole, PART_ROWS):
             answered = await gateway.answer(_renewed(part), deployment)
+            by = answered.served_by or answered.version
             lines = [
-                {"place": first + place, "version": answered.version.version, **row}
+                {"place": first + place, "version": by.version, **row}
                 for place, row in enumerate(deployment.replies.rows(answered))
             ]
             first += part.count

@@ -1,19 +1,27 @@
 """Who of the callers' entities a canary answers, and what a candidate makes of mirrored traffic."""
 
+import logging
+import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aios_platform.contracts.rollouts import Rollout
-from aios_platform.errors import AiosError
+from aios_platform.errors import ScoringError
 from aios_platform.serving import metrics
 from aios_platform.serving.batches import Batch
 from aios_platform.serving.contract import Row
+from aios_platform.serving.fallbacks import HOPS
+from aios_platform.serving.problems import traced
 from aios_platform.serving.recording import ShadowPair
 from aios_platform.serving.version import ServedVersion
 from aios_platform.serving.work import Work
+
+logger = logging.getLogger(__name__)
 
 BUCKETS = 10_000
 
@@ -41,17 +49,15 @@ class Parts:
     """Puts the answers of a request together that two versions share.
 
     Args:
-        whole: The request.
-        places: Places of its rows, per part.
+        whole: The request; what is counted, recorded and reviewed are its parts.
+        chosen: Rows of each part, by their place among those of the request.
     """
 
-    def __init__(self, whole: Work, places: Sequence[list[int]]) -> None:
+    def __init__(self, whole: Work, chosen: Sequence[list[int]]) -> None:
         self._whole = whole
-        self._places = places
-        self._left = len(places)
-        self.parts: list[Work] = []
-        for chosen in places:
-            self.parts.append(self._part(whole, chosen))
+        self._chosen = chosen
+        self._left = len(chosen)
+        whole.parts = [self._part(whole, rows) for rows in chosen]
 
     def _part(self, whole: Work, chosen: list[int]) -> Work:
         assert whole.rows is not None
@@ -67,7 +73,8 @@ class Parts:
             self._done,
             tiers=whole.tiers,
         )
-        part.reply = chosen
+        part.places = [whole.places[place] for place in chosen]
+        part.recorded = whole.recorded
         return part
 
     def _done(self, _: Work) -> None:
@@ -75,30 +82,35 @@ class Parts:
         if self._left:
             return
         whole = self._whole
-        failed = next((part.error for part in self.parts if part.error is not None), None)
+        whole.served = [served for part in whole.parts for served in part.served]
+        failed = next((part.error for part in whole.parts if part.error is not None), None)
         if failed is not None:
             whole.end(failed)
             return
         whole.probabilities = np.empty(whole.count, dtype=np.float32)
         sources, versions = [""] * whole.count, [""] * whole.count
-        for part, chosen in zip(self.parts, self._places, strict=True):
+        for part, chosen in zip(whole.parts, self._chosen, strict=True):
             whole.probabilities[chosen] = part.probabilities
             by = (part.served_by or part.version).version
             for place, source in zip(chosen, part.sources, strict=True):
                 sources[place], versions[place] = source, by
         whole.sources, whole.versions = sources, versions
-        whole.served_by = self.parts[0].served_by
-        for name in ("ages", "sets", "unsure"):
-            setattr(whole, name, self._merged(name))
+        whole.served_by = whole.parts[0].served_by
+        whole.ages = self._merged([part.ages for part in whole.parts], np.nan)
+        whole.unsure = self._merged([part.unsure for part in whole.parts], False)
+        if all(part.sets is not None for part in whole.parts):
+            whole.sets = self._merged([part.sets for part in whole.parts], 0)
         whole.end()
 
-    def _merged(self, name: str) -> object:
-        values = [getattr(part, name) for part in self.parts]
-        if any(value is None for value in values):
+    def _merged(self, values: Sequence[NDArray[Any] | None], unknown: object) -> Any:
+        """One array of those of the parts; None where no part has one."""
+        known = [value for value in values if value is not None]
+        if not known:
             return None
-        merged = np.empty(self._whole.count, dtype=values[0].dtype)
-        for value, chosen in zip(values, self._places, strict=True):
-            merged[chosen] = value
+        merged = np.full(self._whole.count, unknown, dtype=known[0].dtype)
+        for value, chosen in zip(values, self._chosen, strict=True):
+            if value is not None:
+                merged[chosen] = value
         return merged
 
 
@@ -125,14 +137,25 @@ class Shadow:
         self._pair = pair
         self._limit = waiting_rows
         self._waiting = 0
+        self._lock = threading.Lock()
         self._scored = metrics.SHADOW_ROWS.labels(candidate.model, candidate.version)
 
     def mirror(self, batch: Batch) -> None:
         """Score a batch once more, with the candidate; returns at once."""
-        if batch.by is not batch.version or self._waiting + batch.rows > self._limit:
-            return
-        self._waiting += batch.rows
-        self._candidate.executor.submit(self._score, batch, time.time())
+        with self._lock:
+            if batch.by is not batch.version or self._waiting + batch.rows > self._limit:
+                return
+            self._waiting += batch.rows
+        self._candidate.executor.submit(self._compare, batch, time.time())
+
+    def _compare(self, batch: Batch, served_at: float) -> None:
+        try:
+            self._score(batch, served_at)
+        except Exception as error:
+            logger.error("%d rows were not compared: %s", batch.rows, traced(error))
+        finally:
+            with self._lock:
+                self._waiting -= batch.rows
 
     def _score(self, batch: Batch, served_at: float) -> None:
         failure = None
@@ -141,14 +164,17 @@ class Shadow:
             answers: list[float | None] = list(
                 self._candidate.score(batch.matrix, batch.texts).probabilities.tolist()
             )
-        except AiosError as error:
+        except ScoringError as error:
             answers, failure = [None] * batch.rows, error.what[:500]
         seconds = (time.perf_counter() - start) / batch.rows
-        self._waiting -= batch.rows
         self._scored.inc(batch.rows)
-        row = 0
+        row = -1
         for work in batch.works:
-            for place in range(work.count):
+            for place in work.places:
+                row += 1
+                if batch.sources[row] in HOPS:
+                    # Another hop answered it: there is nothing to compare with.
+                    continue
                 self._pair(
                     ShadowPair(
                         model=self._candidate.model,
@@ -165,4 +191,3 @@ class Shadow:
                         served_at=served_at,
                     )
                 )
-                row += 1

@@ -31,9 +31,9 @@ class Work:
 
     __slots__ = (
         "ages", "arrived", "contract", "count", "deadline", "done", "ended", "error", "failed",
-        "first", "frame", "ids", "moments", "probabilities", "recorded", "reply", "request_id",
-        "role", "rows", "served", "served_by", "sets", "single", "sources", "tiers", "unsure",
-        "version", "versions",
+        "frame", "ids", "moments", "parts", "places", "probabilities", "recorded", "reply",
+        "request_id", "role", "rows", "served", "served_by", "sets", "single", "sources", "tiers",
+        "unsure", "version", "versions",
     )  # fmt: skip
 
     def __init__(
@@ -62,8 +62,10 @@ class Work:
         self.deadline = deadline
         self.done = done
         self.single = single
-        self.first = 0
-        """Place of its first row in the caller's request."""
+        self.places: Sequence[int] = range(self.count)
+        """Places of its rows in the caller's request."""
+        self.parts: Sequence[Work] = ()
+        """What several versions answer of it; empty: one answers all."""
         self.tiers = tiers
         """Places of the tiers that may answer; None: all."""
         self.ended = False
@@ -89,8 +91,8 @@ class Work:
         """Version of each row, where they are not all of one."""
         self.recorded = True
         """Whether it goes into the record of served traffic with others."""
-        self.served: Any = None
-        """Its own record (`ServedRows`), where it does not."""
+        self.served: Sequence[Any] = ()
+        """Its own record (`ServedRows` of each version), where it does not."""
         self.reply: Any = None
         """Where the answer goes; the gateway's own."""
 

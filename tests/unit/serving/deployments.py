@@ -2,10 +2,13 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime
 
 from aios_platform.contracts.decisions import Champion
+from aios_platform.contracts.rollouts import Rollout, RolloutMode, RolloutState
+from aios_platform.contracts.serving import RolloutStep
 from aios_platform.serving.contract import input_contracts
-from aios_platform.serving.deployment import Deployment, Loaded
+from aios_platform.serving.deployment import Deployment, Loaded, Trial
 from aios_platform.serving.fallbacks import Fallbacks
 from aios_platform.serving.version import load_version
 from aios_platform.serving.work import Work, moments_of
@@ -46,6 +49,32 @@ def work_for(deployment, rows, done, seconds=5.0):
 async def answered(deployment, works):
     for work in works:
         deployment.submit(work)
+    await ended(works)
+
+
+async def ended(works):
     async with asyncio.timeout(10):
         while not all(work.ended for work in works):
             await asyncio.sleep(0.001)
+
+
+def trial_of(version, **changes):
+    """A canary of everybody, unless it is said otherwise."""
+    now = datetime.now(UTC)
+    described = {
+        "model": version.model,
+        "number": 1,
+        "mode": RolloutMode.CANARY,
+        "state": RolloutState.RUNNING,
+        "version": version.version,
+        "model_digest": version.digest,
+        "training_set_digest": "7" * 64,
+        "live_version": "1",
+        "live_revision": 1,
+        "step": 0,
+        "steps": (RolloutStep(share=1.0),),
+        "started_at": now,
+        "step_since": now,
+        "reason": "try it",
+    }
+    return Trial(Rollout(**described | changes), version)
