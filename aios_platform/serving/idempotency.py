@@ -10,14 +10,16 @@ import hashlib
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, text
 
 from aios_platform.database import Database
-from aios_platform.errors import RequestRefused, ServingError
+from aios_platform.errors import DatabaseUnavailable, RequestRefused, ServingError
 
 LONGEST_KEY = 200
+
+T = TypeVar("T")
 
 # A key is free when nobody has it, when what it answered is too old, or when its holder was killed.
 _BEGIN = """
@@ -82,6 +84,7 @@ class Idempotency:
         lease_seconds: After which another process takes over a key whose holder is silent; longer
             than any answer takes.
         keep: For how long an answer is given again; the key is as good as new then.
+        patience_seconds: After which a database that is silent counts as gone.
     """
 
     def __init__(
@@ -90,10 +93,12 @@ class Idempotency:
         *,
         lease_seconds: float = 30.0,
         keep: timedelta = timedelta(hours=24),
+        patience_seconds: float = 2.0,
     ) -> None:
         self._database = database
         self._lease_seconds = lease_seconds
         self._keep = keep
+        self._patience_seconds = patience_seconds
         self._held: dict[tuple[str, str, str], _Hold] = {}
 
     async def begin(self, principal: str, model: str, key: str, body: bytes) -> Stored | None:
@@ -124,7 +129,7 @@ class Idempotency:
         ours = self._held.get(name)
         if ours is not None:
             raise _refusal(ours.digest, hold.digest)
-        stored = await asyncio.to_thread(self._begin, name, hold)
+        stored = await self._in_time(self._begin, name, hold)
         if stored is None:
             self._held[name] = hold
         return stored
@@ -164,7 +169,7 @@ class Idempotency:
                 f"An answer of {model} has a key that nobody holds.",
                 remedy="Call `begin` before `finish`, and `finish` once.",
             )
-        answered = await asyncio.to_thread(self._finish, name, hold, stored, record)
+        answered = await self._in_time(self._finish, name, hold, stored, record)
         self._held.pop(name, None)
         return answered
 
@@ -177,7 +182,7 @@ class Idempotency:
         name = (principal, model, key)
         hold = self._held.pop(name, None)
         if hold is not None:
-            await asyncio.to_thread(self._execute, _RELEASE, {**_named(name), **hold._asdict()})
+            await self._in_time(self._execute, _RELEASE, {**_named(name), **hold._asdict()})
 
     def forget_old(self) -> int:
         """Delete answers that are older than they are kept; how many.
@@ -186,6 +191,16 @@ class Idempotency:
             DatabaseUnavailable: None was.
         """
         return self._execute(_FORGET, {"keep": self._keep.total_seconds()})
+
+    async def _in_time(self, work: Callable[..., T], *values: Any) -> T:
+        """Do something in a thread, which goes on alone when it takes too long."""
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(work, *values), self._patience_seconds)
+        except TimeoutError:
+            raise DatabaseUnavailable(
+                f"Postgres was silent for {self._patience_seconds:g} s.",
+                remedy="Send the request again, with the same key.",
+            ) from None
 
     def _begin(self, name: tuple[str, str, str], hold: _Hold) -> Stored | None:
         lease = {"lease": self._lease_seconds, "keep": self._keep.total_seconds()}
