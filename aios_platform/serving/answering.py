@@ -76,11 +76,8 @@ class Answerer:
     def answer(self, works: list[Work], version: ServedVersion) -> Awaitable[None] | None:
         """Answer a batch: at once where that takes less than handing it over."""
         now = time.monotonic()
-        if len(works) == 1:
-            version.metrics.queue_wait.observe(now - works[0].arrived)
-        else:
-            waits = np.fromiter((now - work.arrived for work in works), float, len(works))
-            metrics.observe_many(version.metrics.queue_wait, waits)
+        for work in works:
+            version.metrics.queue_wait.observe(now - work.arrived)
         if version.inline and (self.reader is None or all(w.frame for w in works)):
             self._at_once(works, version)
             return None
@@ -235,7 +232,7 @@ class Answerer:
             sets = prediction_sets(batch.probabilities, by.conformal)
         unsure = self._unsure(batch, sets)
         ages = self._ages(batch)
-        metrics.observe_many(version.metrics.prediction, batch.probabilities)
+        version.metrics.prediction.observe_many(batch.probabilities)
         now = time.monotonic()
         # Rows that were diverted say nothing of the version: it was not asked for them.
         asked = batch.diverted is None or not batch.diverted.all()
@@ -286,7 +283,7 @@ class Answerer:
         oldest = np.where(known, event, np.inf).min(axis=1)
         ages = np.full(batch.rows, np.nan)
         ages[: len(event)] = np.where(known.any(axis=1), np.maximum(moments - oldest, 0), np.nan)
-        metrics.observe_many(metrics.FEATURE_AGE.labels(batch.version.model), ages)
+        metrics.FEATURE_AGE.labels(batch.version.model).observe_many(ages)
         return ages
 
 

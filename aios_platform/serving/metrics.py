@@ -8,19 +8,16 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
-    Counter,
     Gauge,
-    Histogram,
     disable_created_metrics,
     generate_latest,
     multiprocess,
 )
 
+from aios_platform.serving.summed_metrics import SummedCounter, SummedHistogram, settle
 from aios_platform.settings import settings
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -33,16 +30,16 @@ REGISTRY = CollectorRegistry()
 _VERSION = ("model", "version")
 
 
-def _counter(name: str, text: str, *labels: str) -> Counter:
-    return Counter(name, text, labels, registry=REGISTRY)
+def _counter(name: str, text: str, *labels: str) -> SummedCounter:
+    return SummedCounter(name, text, labels, registry=REGISTRY)
 
 
 def _gauge(name: str, text: str, *labels: str, mode: Any = "livesum") -> Gauge:
     return Gauge(name, text, labels, registry=REGISTRY, multiprocess_mode=mode)
 
 
-def _histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-    return Histogram(name, text, labels, registry=REGISTRY, buckets=buckets)
+def _histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> SummedHistogram:
+    return SummedHistogram(name, text, labels, registry=REGISTRY, buckets=buckets)
 
 
 REQUESTS = _counter("aios_requests", "Requests answered, by HTTP status.", *_VERSION, "code")
@@ -84,23 +81,6 @@ SHADOW_ROWS = _counter("aios_shadow_rows", "Mirrored rows scored by a candidate.
 SWAPS = _counter("aios_swaps", "Changes of the live version.", "model", "outcome")
 
 
-def observe_many(histogram: Any, values: NDArray[Any]) -> None:
-    """Observe many values at once; the library's own way costs a call per value.
-
-    Args:
-        histogram: A labelled child of a `Histogram`.
-        values: Any shape; NaN is passed over.
-    """
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return
-    bounds = np.array(histogram._upper_bounds)
-    places = np.searchsorted(bounds, known, side="left")
-    for place, count in zip(*np.unique(places, return_counts=True), strict=True):
-        histogram._buckets[place].inc(int(count))
-    histogram._sum.inc(float(known.sum()))
-
-
 class VersionMetrics:
     """The children of one version, looked up once.
 
@@ -134,6 +114,7 @@ def page() -> tuple[bytes, str]:
     """The metrics as Prometheus reads them, and their content type."""
     if settings().metrics_folder is None:
         return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
+    settle()
     gathered = CollectorRegistry()
     multiprocess.MultiProcessCollector(gathered)  # type: ignore[no-untyped-call]
     return generate_latest(gathered), CONTENT_TYPE_LATEST

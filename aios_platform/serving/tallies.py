@@ -15,6 +15,7 @@ from aios_platform.serving import metrics
 from aios_platform.serving.problems import problem_of
 from aios_platform.serving.recording import Minute, Recorder
 from aios_platform.serving.replies import FALLBACKS
+from aios_platform.serving.summed_metrics import settle
 from aios_platform.serving.version import ServedVersion
 from aios_platform.serving.work import Work
 
@@ -126,6 +127,8 @@ class Tallies:
             live.metrics.breaker.set(live.breaker.is_open)
         _catch_up(metrics.WRITTEN, self._recorder.written, self._written)
         _catch_up(metrics.LOST, self._recorder.lost, self._lost)
+        # Another worker process may be the one that is asked for the page.
+        settle()
 
     def _account(self, rows: Mapping[str, int]) -> None:
         """Spread the process's processor time over the models.
