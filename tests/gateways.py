@@ -21,7 +21,7 @@ from aios_platform.ledger.champions import champion_of
 from aios_platform.ledger.rollouts import record, standing
 from aios_platform.serving import tallies, watching
 from aios_platform.serving.access import Access
-from aios_platform.serving.application import Application
+from aios_platform.serving.application import Application, Send
 from aios_platform.serving.deployment import Deployment
 from aios_platform.serving.gateway import Gateway
 from aios_platform.serving.idempotency import Idempotency
@@ -101,9 +101,19 @@ class LocalGateway:
         path: str,
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
+        *,
+        send: Send | None = None,
     ) -> Answer:
-        """Ask over ASGI."""
-        return self.run(self.asked(method, path, body, headers))
+        """Ask over ASGI.
+
+        Args:
+            method: GET, POST, ...
+            path: Route.
+            body: Of the request.
+            headers: Of the request.
+            send: Sees what is sent, too, and takes the time that it takes.
+        """
+        return self.run(self.asked(method, path, body, headers, send=send))
 
     async def asked(
         self,
@@ -111,18 +121,22 @@ class LocalGateway:
         path: str,
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
+        *,
+        send: Send | None = None,
     ) -> Answer:
         sent: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body}
 
-        async def send(message: dict[str, Any]) -> None:
+        async def keep(message: dict[str, Any]) -> None:
             sent.append(message)
+            if send is not None:
+                await send(message)
 
         named = [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
         scope = {"type": "http", "method": method, "path": path, "headers": named}
-        await self.application(scope, receive, send)
+        await self.application(scope, receive, keep)
         found = {k.decode(): v.decode() for k, v in sent[0]["headers"]}
         assert [message["type"] for message in sent].count("http.response.start") == 1
         return Answer(sent[0]["status"], found, b"".join(m.get("body", b"") for m in sent[1:]))

@@ -13,7 +13,6 @@ from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.rollouts import Rollout, RolloutMode
 from aios_platform.errors import AiosError
 from aios_platform.features.online_plan import OnlinePlan
-from aios_platform.serving import metrics
 from aios_platform.serving.answering import Answerer
 from aios_platform.serving.batches import Batch
 from aios_platform.serving.batching import MicroBatcher
@@ -104,7 +103,6 @@ class Deployment:
         )
         self._answerer = self._answers(loaded.fallbacks)
         self.batcher = self._batcher(self._answerer, self.live)
-        self.retired = False
 
     def submit(self, work: Work) -> None:
         """Let a request be answered.
@@ -211,13 +209,11 @@ class Deployment:
 
     async def retire(self) -> None:
         """Let what is being answered end, then give up what was loaded."""
-        self.retired = True
         # A candidate falls back to the live version, which goes last.
         await _drain([self.batcher, self._candidate], None)
         self.set_trial(None)
         await asyncio.gather(*self._leaving)
         self.live.close()
-        metrics.LIVE.labels(self.live.model, self.live.version).set(0)
         if self.reader is not None:
             try:
                 await self.reader.close()

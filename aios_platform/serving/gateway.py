@@ -91,7 +91,7 @@ class Gateway:
         self.draining = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._pending, return_exceptions=True)
         retiring = [deployment.retire() for deployment in self.deployments.values()]
         self.deployments.clear()
         await asyncio.gather(*retiring, return_exceptions=True)
@@ -109,9 +109,7 @@ class Gateway:
             caller = self.access.admit(request.authorization, request.model)
             deployment = self.deployment(request.model)
             if request.idempotency_key is not None:
-                self._later(
-                    self._once(request, caller, deployment, request_id, arrived, send, span)
-                )
+                self._later(self._once(request, caller, request_id, arrived, send, span))
                 return
             work = work_of(request, deployment, request_id, arrived)
             work.done = self._answered
@@ -228,7 +226,6 @@ class Gateway:
         self,
         request: Request,
         caller: Caller,
-        deployment: Deployment,
         request_id: str,
         arrived: float,
         send: Send,
@@ -240,7 +237,7 @@ class Gateway:
         try:
             stored = await self.idempotency.begin(*name, request.body)
             if stored is None:
-                stored = await self._first(name, request, deployment, request_id, arrived)
+                stored = await self._first(name, request, request_id, arrived)
             reply = Reply(stored.status, stored.content_type.encode(), stored.answer)
         except Exception as error:
             self._refuse(error, request_id, send, span)
@@ -253,11 +250,12 @@ class Gateway:
         self,
         name: tuple[str, str, str],
         request: Request,
-        deployment: Deployment,
         request_id: str,
         arrived: float,
     ) -> Stored:
         try:
+            # What serves now: another version may have come while the key was looked up.
+            deployment = self.deployment(request.model)
             work = work_of(request, deployment, request_id, arrived)
             work.recorded = False
             await self.answer(work, deployment)

@@ -116,27 +116,31 @@ def columnar_work(
     )
 
 
-def parts_of(whole: Work, rows: int) -> list[Work]:
-    """A long request as several of so many rows each."""
-    parts = []
-    for first in range(0, whole.count, rows):
-        chosen = slice(first, first + rows)
-        frame = whole.frame
-        part = Work(
-            whole.request_id,
-            whole.contract,
-            None if whole.rows is None else whole.rows[chosen],
-            None if frame is None else (frame[0][chosen], [column[chosen] for column in frame[1]]),
-            whole.moments[chosen],
-            whole.ids[chosen],
-            whole.arrived,
-            whole.deadline,
-            _nobody,
-            tiers=whole.tiers,
-        )
-        part.places = range(first, first + part.count)
-        parts.append(part)
-    return parts
+def part_of(whole: Work, first: int, rows: int) -> Work:
+    """Some rows of a long request as one of their own, which arrives now.
+
+    Args:
+        whole: The request.
+        first: Place of the first row.
+        rows: How many rows, if there are so many.
+    """
+    chosen = slice(first, first + rows)
+    frame = whole.frame
+    now = time.monotonic()
+    part = Work(
+        whole.request_id,
+        whole.contract,
+        None if whole.rows is None else whole.rows[chosen],
+        None if frame is None else (frame[0][chosen], [column[chosen] for column in frame[1]]),
+        whole.moments[chosen],
+        whole.ids[chosen],
+        now,
+        now + whole.deadline - whole.arrived,
+        _nobody,
+        tiers=whole.tiers,
+    )
+    part.places = range(first, first + part.count)
+    return part
 
 
 def _name(value: Any) -> str | None:

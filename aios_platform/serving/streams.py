@@ -1,19 +1,21 @@
 """Long requests answered part by part, as the parts are ready: NDJSON or server-sent events."""
 
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from aios_platform.errors import AiosError
-from aios_platform.serving.intake import parts_of, work_of
-from aios_platform.serving.problems import problem_of
+from aios_platform.errors import AiosError, RequestRefused
+from aios_platform.serving.intake import part_of, work_of
+from aios_platform.serving.problems import problem_of, traced
 from aios_platform.serving.replies import NDJSON
 from aios_platform.serving.requests import Request
-from aios_platform.serving.work import Work
 
 if TYPE_CHECKING:
     from aios_platform.serving.gateway import Gateway
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["EVENTS", "NDJSON", "stream"]
 
@@ -27,7 +29,8 @@ async def stream(gateway: "Gateway", request: Request, kind: bytes, send: Send) 
     """Answer the rows of a request in parts, in their order.
 
     Each line (or event) is the answer of a row, with its place; the last one says that all came,
-    or what went wrong. Each part has the request's deadline to itself.
+    or what went wrong. Each part has the request's deadline to itself, and is answered by what
+    serves then.
 
     Args:
         gateway: Answers.
@@ -39,6 +42,11 @@ async def stream(gateway: "Gateway", request: Request, kind: bytes, send: Send) 
         AiosError: The request is refused; nothing was sent.
     """
     gateway.access.admit(request.authorization, request.model)
+    if request.idempotency_key is not None:
+        raise RequestRefused(
+            "An Idempotency-Key is of no use here: a stream is not kept.",
+            remedy="Ask for :predict, or send no key.",
+        )
     deployment = gateway.deployment(request.model)
     request_id = request.request_id or gateway.new_id()
     whole = work_of(request, deployment, request_id, time.monotonic())
@@ -47,29 +55,28 @@ async def stream(gateway: "Gateway", request: Request, kind: bytes, send: Send) 
     first = 0
     end: dict[str, Any] = {"done": True}
     try:
-        for part in parts_of(whole, PART_ROWS):
-            answered = await gateway.answer(_renewed(part), deployment)
+        while first < whole.count:
+            if deployment is not (now := gateway.deployment(request.model)):
+                deployment = now
+                whole = work_of(request, deployment, request_id, time.monotonic())
+            part = part_of(whole, first, PART_ROWS)
+            answered = await gateway.answer(part, deployment)
             by = answered.served_by or answered.version
             lines = [
-                {"place": first + place, "version": by.version, **row}
-                for place, row in enumerate(deployment.replies.rows(answered))
+                {"place": place, "version": by.version, **row}
+                for place, row in zip(part.places, deployment.replies.rows(answered), strict=True)
             ]
             first += part.count
             await _write(send, kind, lines, "prediction")
         end["rows"] = first
-    except AiosError as error:
+    except Exception as error:
+        if not isinstance(error, AiosError):
+            logger.error("Request %s failed: %s", request_id, traced(error))
         told = problem_of(error)
         end = {"done": False, "rows": first, "code": told.code, "detail": told.detail}
     end["request_id"] = request_id
     await _write(send, kind, [end], "end")
     await send({"type": "http.response.body", "body": b""})
-
-
-def _renewed(part: Work) -> Work:
-    allowed = part.deadline - part.arrived
-    part.arrived = time.monotonic()
-    part.deadline = part.arrived + allowed
-    return part
 
 
 async def _write(send: Send, kind: bytes, lines: list[dict[str, Any]], event: str) -> None:

@@ -18,6 +18,7 @@ from aios_platform.ledger.rollouts import active_rollouts
 from aios_platform.serving import metrics
 from aios_platform.serving.deployment import Deployment, Loaded
 from aios_platform.serving.loading import Origins
+from aios_platform.serving.problems import traced
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,10 @@ class Watcher:
     async def run(self) -> None:
         """Look every second, until cancelled."""
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception:
+                logger.exception("The ledger could not be followed; it is tried again.")
             await asyncio.sleep(POLL_SECONDS)
 
     async def look(self) -> None:
@@ -97,19 +101,24 @@ class Watcher:
             return
         try:
             loaded = await asyncio.to_thread(self._origins.load, declaration, champion)
-        except AiosError as error:
+            self._deployments[declaration.name] = self._deploy(loaded)
+        except DatabaseUnavailable as error:
+            logger.warning("Version %s is not loaded yet: %s", champion.version, error)
+            return
+        except Exception as error:
             self._cannot("champion", declaration.name, champion.revision)
             metrics.SWAPS.labels(declaration.name, "failed").inc()
+            why = error.what if isinstance(error, AiosError) else traced(error)
             keeps = f"version {serving.live.version} keeps serving" if serving else "nothing serves"
             logger.error(
                 "Version %s of %s cannot be served, %s: %s",
-                champion.version, declaration.name, keeps, error,
+                champion.version, declaration.name, keeps, why,
             )  # fmt: skip
-            await self._alarm(declaration.name, champion, error, keeps)
+            await self._alarm(declaration.name, champion, why, keeps)
             return
-        new = self._deploy(loaded)
-        self._deployments[declaration.name] = new
         metrics.SWAPS.labels(declaration.name, "done").inc()
+        if serving is not None:
+            metrics.LIVE.labels(declaration.name, serving.live.version).set(0)
         metrics.LIVE.labels(declaration.name, champion.version).set(1)
         logger.info(
             "%s serves version %s (revision %d).",
@@ -138,7 +147,7 @@ class Watcher:
             return
         if current is not None and current.rollout == rollout:
             return
-        if current is not None and current.version.digest == rollout.model_digest:
+        if current is not None and _candidate(current.rollout) == _candidate(rollout):
             serving.set_trial(type(current)(rollout, current.version))
             return
         if not self._due("rollout", declaration.name, rollout.number):
@@ -147,10 +156,11 @@ class Watcher:
             trial = await asyncio.to_thread(
                 self._origins.load_trial, declaration, rollout, serving.loaded
             )
-        except AiosError as error:
+        except Exception as error:
             self._cannot("rollout", declaration.name, rollout.number)
+            why = error.what if isinstance(error, AiosError) else traced(error)
             logger.error(
-                "Candidate %s of %s gets no traffic: %s", rollout.version, declaration.name, error
+                "Candidate %s of %s gets no traffic: %s", rollout.version, declaration.name, why
             )
             return
         if self._deployments.get(declaration.name) is serving:
@@ -163,13 +173,13 @@ class Watcher:
     def _cannot(self, what: str, model: str, number: int) -> None:
         self._given_up[what, model, number] = time.monotonic() + RETRY_SECONDS
 
-    async def _alarm(self, model: str, champion: Champion, error: AiosError, keeps: str) -> None:
+    async def _alarm(self, model: str, champion: Champion, why: str, keeps: str) -> None:
         alert = Alert(
             kind=AlertKind.VERSION_UNUSABLE,
             subject=model,
             key=_alert_key(model),
             severity=Severity.CRITICAL,
-            summary=f"Version {champion.version} cannot be served, {keeps}: {error.what}",
+            summary=f"Version {champion.version} cannot be served, {keeps}: {why}",
             evidence={"version": champion.version, "revision": champion.revision},
             raised_at=datetime.now(UTC),
         )
@@ -188,6 +198,10 @@ class Watcher:
 
 def _alert_key(model: str) -> str:
     return f"{AlertKind.VERSION_UNUSABLE}:{model}"
+
+
+def _candidate(rollout: Rollout) -> tuple[str, str, str]:
+    return rollout.version, rollout.model_digest, rollout.training_set_digest
 
 
 def _read(database: Database) -> tuple[dict[str, Champion], dict[str, Rollout]]:
