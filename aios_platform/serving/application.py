@@ -82,7 +82,7 @@ class Application:
             if method not in ("GET", "HEAD"):
                 return _problem("method_not_allowed", f"{path} is read with GET.")
             return plain(self)
-        if path.startswith("/v2/"):
+        if path == "/v2" or path.startswith("/v2/"):
             body = b"" if method == "GET" else await self._body(receive)
             return await self._v2.answer(method, path, scope["headers"], body)
         if not path.startswith("/v1/models/"):
