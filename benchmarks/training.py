@@ -30,7 +30,8 @@ from aios_platform.training.encoding import categorical_codes, fit_encoding, num
 from aios_platform.training.fit import Plan, fit_member
 from aios_platform.training.module import one_cycle
 from aios_platform.training.networks import NumericalEncoding
-from aios_platform.training.trainer import split_windows, train
+from aios_platform.training.split import split_windows
+from aios_platform.training.trainer import train
 
 METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "ece")
 LABEL = "is_late"
@@ -151,7 +152,8 @@ def compare_cost(training, schema, past, rounds) -> None:
             torch.from_numpy(categorical_codes(part, schema, encoding.vocabularies)),
             torch.from_numpy(part[LABEL].to_numpy(zero_copy_only=False).astype(np.float32)),
         )
-        for part in (split.train, split.validation)
+        for side in (split.train, split.validation)
+        for part in [side.select([*schema.names, LABEL])]
     )
     spent = {"Lightning": [], "plain loop": []}
     for _ in range(rounds):

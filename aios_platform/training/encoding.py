@@ -4,8 +4,10 @@ What is fitted here (quantile knots, vocabularies) becomes constants of the expo
 the model takes raw features wherever it runs.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,18 @@ LEVELS = (0.002, 0.02, *(step / 14 for step in range(1, 14)), 0.98, 0.998)
 LARGEST, SMALLEST = 1e30, 1e-30
 # Rarer values share the unknown bucket, which so learns what an unseen value is like.
 MIN_COUNT = 20
+COLUMNS_AT_ONCE = 8
+
+
+class Columns(Protocol):
+    """Rows that can be read column by column: a table, or rows that lie in files."""
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of all columns."""
+
+    def select(self, names: list[str], /) -> pa.Table:
+        """Some columns of all rows."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +74,7 @@ def numerical_matrix(frame: pa.Table, schema: FeatureSchema) -> NDArray[np.float
     """
     matrix = np.empty((frame.num_rows, len(schema.numerical)), dtype=np.float32)
     for index, name in enumerate(schema.numerical):
-        column = _column(frame, name)
-        try:
-            matrix[:, index] = column.cast(pa.float32(), safe=False).to_numpy()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise TrainingError(
-                f"The feature '{name}' of type {column.type} is not numerical: {error}",
-                remedy="Declare it as a string feature, or cast it in its feature view.",
-            ) from error
+        matrix[:, index] = _numbers(frame, name)
     return matrix
 
 
@@ -86,19 +93,20 @@ def categorical_codes(
     return codes
 
 
-def fit_encoding(frame: pa.Table, schema: FeatureSchema) -> Encoding:
+def fit_encoding(rows: Columns, schema: FeatureSchema) -> Encoding:
     """Fit quantile knots and vocabularies.
 
     Args:
-        frame: The training rows; nothing of validation may be among them.
+        rows: The training rows; nothing of validation may be among them. They are read a few
+            columns at a time.
         schema: The model's inputs.
 
     Raises:
         TrainingError: A column is missing or has the wrong type.
     """
-    matrix = numerical_matrix(frame, schema)
-    knots, scores, moments = [], [], []
-    for column in matrix.T:
+    knots, scores, moments, missing = [], [], [], []
+    for name, part in _parts(rows, schema.numerical):
+        column = _numbers(part, name)
         present = column[np.isfinite(column)].astype(np.float64)
         edges, normal = _knots(present)
         bounded = np.clip(present, edges[0], edges[-1]) if present.size else np.zeros(1)
@@ -106,14 +114,28 @@ def fit_encoding(frame: pa.Table, schema: FeatureSchema) -> Encoding:
         scores.append(normal)
         deviation = bounded.std()
         moments.append((bounded.mean(), deviation if deviation > SMALLEST else 1.0))
+        missing.append(bool(np.isnan(column).any()))
     return Encoding(
         knots=tuple(knots),
         scores=tuple(scores),
         center=np.array([mean for mean, _ in moments], dtype=np.float32),
         scale=np.array([deviation for _, deviation in moments], dtype=np.float32),
-        missing=np.asarray(np.isnan(matrix).any(axis=0)),
-        vocabularies=tuple(_vocabulary(_strings(frame, name)) for name in schema.categorical),
+        missing=np.array(missing, dtype=np.bool_),
+        vocabularies=tuple(
+            _vocabulary(_strings(part, name)) for name, part in _parts(rows, schema.categorical)
+        ),
     )
+
+
+def _parts(rows: Columns, names: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
+    """Each name with a table that has its column; several share one reading of the rows."""
+    for start in range(0, len(names), COLUMNS_AT_ONCE):
+        some = list(names[start : start + COLUMNS_AT_ONCE])
+        for name in some:
+            _require(name, rows.column_names)
+        part = rows.select(some)
+        for name in some:
+            yield name, part
 
 
 def _knots(present: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -155,10 +177,26 @@ def _strings(frame: pa.Table, name: str) -> pa.ChunkedArray:
     return column.cast(pa.string())
 
 
-def _column(frame: pa.Table, name: str) -> pa.ChunkedArray:
-    if name not in frame.column_names:
+def _numbers(frame: pa.Table, name: str) -> NDArray[np.float32]:
+    column = _column(frame, name)
+    try:
+        values: NDArray[np.float32] = column.cast(pa.float32(), safe=False).to_numpy()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise TrainingError(
-            f"The training frame lacks the column '{name}'. {nearest(name, frame.column_names)}",
+            f"The feature '{name}' of type {column.type} is not numerical: {error}",
+            remedy="Declare it as a string feature, or cast it in its feature view.",
+        ) from error
+    return values
+
+
+def _column(frame: pa.Table, name: str) -> pa.ChunkedArray:
+    _require(name, frame.column_names)
+    return frame.column(name)
+
+
+def _require(name: str, present: list[str]) -> None:
+    if name not in present:
+        raise TrainingError(
+            f"The training frame lacks the column '{name}'. {nearest(name, present)}",
             remedy="Materialize the training set again.",
         )
-    return frame.column(name)

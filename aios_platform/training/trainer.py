@@ -3,21 +3,19 @@
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.dataset as pad
 from numpy.typing import NDArray
 
 from aios_platform.contracts.datasets import FeatureSchema
 from aios_platform.contracts.declaration import Training
 from aios_platform.contracts.models import Calibration, Epoch, TrainedModel
 from aios_platform.contracts.record import digest_of
-from aios_platform.errors import TrainingError
 from aios_platform.metrics import evaluate
 from aios_platform.training.calibration import fit_intercept, fit_slope
 from aios_platform.training.encoding import (
@@ -26,6 +24,7 @@ from aios_platform.training.encoding import (
     fit_encoding,
     numerical_matrix,
 )
+from aios_platform.training.split import Side, split_windows
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,27 +38,10 @@ CHUNK = 8192
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Split:
-    """Labelled rows, parted by window.
-
-    Attributes:
-        train: Rows of the training windows, oldest first.
-        validation: Rows of the last windows, held out.
-        train_windows: Their keys, sorted.
-        validation_windows: Their keys, sorted.
-    """
-
-    train: pa.Table
-    validation: pa.Table
-    train_windows: tuple[str, ...]
-    validation_windows: tuple[str, ...]
-
-
 def train(
     training: Training,
     schema: FeatureSchema,
-    frame: pa.Table,
+    frame: pa.Table | pad.Dataset,
     *,
     label: str,
     workdir: Path,
@@ -75,7 +57,8 @@ def train(
     Args:
         training: The declared training.
         schema: The model's inputs.
-        frame: The training set; rows without a label are left out.
+        frame: The training set; rows without a label are left out. A dataset is read in pieces, and
+            never held whole.
         label: Column of the label, bool.
         workdir: Folder of checkpoints; delete it once the model is registered.
         window_column: Column of window keys, whose order is that of time.
@@ -108,7 +91,7 @@ def train(
 
     held_out = _logits([member.network for member in members], validation_rows)
     truth = validation_rows[2].numpy() > 0
-    slope = fit_slope(held_out, truth, split.validation[window_column].to_numpy())
+    slope = fit_slope(held_out, truth, split.validation.select([window_column])[0].to_numpy())
     learnt = _logits([member.network for member in members], train_rows)
     intercept = fit_intercept(
         slope * np.concatenate([learnt, held_out]),
@@ -118,7 +101,8 @@ def train(
         encoder, [member.network for member in members], slope, intercept
     ).eval()
     onnx = export_onnx(model, schema, encoding)
-    parity = verify_parity(onnx, model, schema, encoding, split.validation.slice(0, PARITY_ROWS))
+    rows = split.validation.first(list(schema.names), PARITY_ROWS)
+    parity = verify_parity(onnx, model, schema, encoding, rows)
     metrics = evaluate(truth, 1 / (1 + np.exp(-(slope * held_out + intercept))))
     log.info(
         "trained in %.1f s: validation ROC AUC %.4f, ECE %.4f",
@@ -137,64 +121,17 @@ def train(
         },
         calibration=Calibration(slope=slope, intercept=intercept),
         epochs=tuple(epoch for member in members for epoch in member.epochs),
-        train_windows=split.train_windows,
-        validation_windows=split.validation_windows,
-        rows=split.train.num_rows + split.validation.num_rows,
+        train_windows=split.train.windows,
+        validation_windows=split.validation.windows,
+        rows=split.train.rows + split.validation.rows,
         parity=parity,
         seconds=monotonic() - started,
         resumed=any(member.resumed for member in members),
     )
 
 
-def split_windows(frame: pa.Table, label: str, window_column: str, held_out: int) -> Split:
-    """Part the labelled rows into training windows and the last `held_out` ones.
-
-    Raises:
-        TrainingError: A column is missing, or a side has no rows or only one class.
-    """
-    for column in (label, window_column):
-        if column not in frame.column_names:
-            raise TrainingError(
-                f"The training frame lacks the column '{column}'.",
-                remedy="Materialize the training set again.",
-            )
-    if not pa.types.is_boolean(frame.schema.field(label).type):
-        raise TrainingError(
-            f"The label '{label}' is of type {frame.schema.field(label).type}; expected bool.",
-            remedy="Correct the label's column in the source.",
-        )
-    labelled = frame.filter(pc.is_valid(frame[label]))
-    keys = labelled[window_column].cast(pa.string())
-    windows = tuple(sorted(str(key) for key in pc.unique(keys).to_pylist()))
-    if len(windows) <= held_out:
-        raise TrainingError(
-            f"The training frame has labels in {len(windows)} windows {list(windows)}; "
-            f"{held_out} are held out, none is left to train on.",
-            remedy="Wait for more matured windows, or lower training.validation_windows.",
-        )
-    first, last = windows[:-held_out], windows[-held_out:]
-    split = Split(
-        train=labelled.filter(pc.is_in(keys, pa.array(first))),
-        validation=labelled.filter(pc.is_in(keys, pa.array(last))),
-        train_windows=first,
-        validation_windows=last,
-    )
-    for side, table, names in (
-        ("training", split.train, first),
-        ("validation", split.validation, last),
-    ):
-        positives = pc.sum(table[label]).as_py()
-        if not 0 < positives < table.num_rows:
-            raise TrainingError(
-                f"The {side} windows {list(names)} have {table.num_rows:,} labels, "
-                f"{positives:,} of them positive; both classes are needed.",
-                remedy="Train on more windows.",
-            )
-    return split
-
-
 def _rows(
-    table: pa.Table,
+    side: Side,
     schema: FeatureSchema,
     encoding: Encoding,
     encoder: "NumericalEncoding",
@@ -203,13 +140,17 @@ def _rows(
     """Encoded rows as tensors; the encoding has nothing to learn, so once is enough."""
     import torch
 
-    labels: NDArray[np.float32] = table[label].to_numpy().astype(np.float32)
-    codes = categorical_codes(table, schema, encoding.vocabularies)
-    return (
-        encoder.encode(numerical_matrix(table, schema)),
-        torch.from_numpy(codes),
-        torch.from_numpy(labels),
-    )
+    encoded = torch.empty((side.rows, encoder.width), dtype=torch.float32)
+    codes = torch.empty((side.rows, len(schema.categorical)), dtype=torch.int64)
+    labels = torch.empty(side.rows, dtype=torch.float32)
+    done = 0
+    for part in side.batches([*schema.names, label]):
+        here = slice(done, done + part.num_rows)
+        encoded[here] = encoder.encode(numerical_matrix(part, schema))
+        codes[here] = torch.from_numpy(categorical_codes(part, schema, encoding.vocabularies))
+        labels[here] = torch.from_numpy(part[label].to_numpy().astype(np.float32))
+        done += part.num_rows
+    return encoded, codes, labels
 
 
 def _logits(networks: Sequence["nn.Module"], rows: "Rows") -> NDArray[np.float64]:
