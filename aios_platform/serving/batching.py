@@ -16,7 +16,7 @@ from aios_platform.serving.work import Work
 
 logger = logging.getLogger(__name__)
 
-# Weight of the newest batch in the running mean of the time a row takes.
+# Weight of a full batch in the running mean of the time that one takes; others weigh by their rows.
 NEWEST = 0.1
 
 Answer = Callable[[list[Work]], Awaitable[None] | None]
@@ -31,9 +31,18 @@ class MicroBatcher:
         max_rows: Most rows in a batch; a larger request is a batch by itself.
         max_delay: Seconds to wait for more rows while idle.
         queue_rows: Most rows that wait.
+        batch_seconds: Time that a full batch takes, as far as it is known before there was one.
     """
 
-    def __init__(self, answer: Answer, *, max_rows: int, max_delay: float, queue_rows: int) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        *,
+        max_rows: int,
+        max_delay: float,
+        queue_rows: int,
+        batch_seconds: float = 0.0,
+    ) -> None:
         self._answer = answer
         self._max_rows = max_rows
         self._max_delay = max_delay
@@ -41,10 +50,12 @@ class MicroBatcher:
         self._waiting: deque[Work] = deque()
         self.rows = 0
         """Rows that wait or are being scored."""
-        self.row_seconds = 0.0
-        """Running mean of the time that a row takes."""
+        self.batch_seconds = batch_seconds
+        """Running mean of the time that the batch of a row takes."""
         self._busy = False
         self._due: asyncio.Handle | None = None
+        self._delayed = False
+        self._task: asyncio.Future[None] | None = None
         self._loop = asyncio.get_event_loop()
 
     @property
@@ -59,10 +70,14 @@ class MicroBatcher:
 
     def overloaded(self) -> Overloaded:
         """What a request is told that finds the queue full."""
-        wait = max(self.rows * self.row_seconds, 0.001)
         return Overloaded(
-            f"{self.rows:,} rows wait before this model.", retry_after=min(max(wait, 1.0), 60.0)
+            f"{self.rows:,} rows wait before this model.",
+            retry_after=min(max(self._wait(), 1.0), 60.0),
         )
+
+    def _wait(self) -> float:
+        """Seconds that the rows take which are here."""
+        return self.rows / self._max_rows * self.batch_seconds
 
     def check(self, work: Work) -> None:
         """Whether there is room for a request.
@@ -72,7 +87,7 @@ class MicroBatcher:
         """
         if self.rows and self.rows + work.count > self._limit:
             raise self.overloaded()
-        if self.rows * self.row_seconds > work.deadline - work.arrived:
+        if self._wait() > work.deadline - work.arrived:
             raise self.overloaded()
 
     def put(self, work: Work) -> None:
@@ -84,11 +99,18 @@ class MicroBatcher:
         self.check(work)
         self._waiting.append(work)
         self.rows += work.count
-        if not self._busy and self._due is None:
-            if self._max_delay > 0 and self.rows < self._max_rows:
+        if self._busy:
+            return
+        if self._due is None:
+            self._delayed = self._max_delay > 0 and self.rows < self._max_rows
+            if self._delayed:
                 self._due = self._loop.call_later(self._max_delay, self._go)
             else:
                 self._due = self._loop.call_soon(self._go)
+        elif self._delayed and self.rows >= self._max_rows:
+            self._due.cancel()
+            self._delayed = False
+            self._due = self._loop.call_soon(self._go)
 
     def _go(self) -> None:
         self._due = None
@@ -96,15 +118,21 @@ class MicroBatcher:
         if not batch:
             return
         start = time.perf_counter()
-        pending = self._answer(batch)
+        try:
+            pending = self._answer(batch)
+        except Exception as error:
+            logger.error("A batch ended with an error: %s", traced(error))
+            for work in batch:
+                work.end(error)
+            pending = None
         if pending is None:
             self._ended(rows, time.perf_counter() - start)
-        else:
-            self._busy = True
-            task = asyncio.ensure_future(pending)
-            task.add_done_callback(
-                lambda done: self._ended(rows, time.perf_counter() - start, done)
-            )
+            return
+        self._busy = True
+        self._task = asyncio.ensure_future(pending)
+        self._task.add_done_callback(
+            lambda done: self._ended(rows, time.perf_counter() - start, done)
+        )
 
     def _next(self) -> tuple[list[Work], int]:
         batch: list[Work] = []
@@ -129,10 +157,12 @@ class MicroBatcher:
     def _ended(self, rows: int, seconds: float, done: "asyncio.Future[None] | None" = None) -> None:
         self._busy = False
         self.rows -= rows
-        taken = seconds / rows
-        self.row_seconds += NEWEST * (taken - self.row_seconds) if self.row_seconds else taken
+        share = rows / self._max_rows
+        taken = seconds / max(share, 1.0)
+        self.batch_seconds += NEWEST * min(share, 1.0) * (taken - self.batch_seconds)
         failure = None if done is None or done.cancelled() else done.exception()
         if failure is not None:
             logger.error("A batch ended with an error: %s", traced(failure))
         if self._waiting and self._due is None:
+            self._delayed = False
             self._due = self._loop.call_soon(self._go)

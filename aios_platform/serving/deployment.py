@@ -187,6 +187,7 @@ class Deployment:
             max_rows=policy.max_rows,
             max_delay=policy.max_delay_ms / 1000,
             queue_rows=policy.queue_rows,
+            batch_seconds=version.batch_seconds,
         )
 
     def _answered(self, batch: Batch) -> None:

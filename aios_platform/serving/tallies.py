@@ -1,6 +1,7 @@
 """Figures per version and role, added up in memory and handed on every second."""
 
 import asyncio
+import logging
 import resource
 import time
 from collections import Counter
@@ -22,9 +23,10 @@ from aios_platform.serving.work import Work
 if TYPE_CHECKING:
     from aios_platform.serving.deployment import Deployment
 
+logger = logging.getLogger(__name__)
+
 FLUSH_SECONDS = 1.0
 SERVER_ERROR = 500
-OVERLOADED = 429
 
 
 class Tally:
@@ -111,7 +113,10 @@ class Tallies:
         """Flush every second, until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            self.flush()
+            try:
+                self.flush()
+            except Exception:
+                logger.exception("Figures of the last second were not handed on.")
 
     def flush(self) -> None:
         """Hand the sums on."""
@@ -137,15 +142,17 @@ class Tallies:
         """
         now = _processor_seconds()
         spent, self._processor = now - self._processor, now
-        scoring: dict[str, float] = {}
-        for deployment in self._deployments.values():
-            live = deployment.live
-            taken = live.seconds - self._scoring.get(live, 0.0)
-            self._scoring[live] = live.seconds
-            scoring[live.model] = scoring.get(live.model, 0.0) + taken
         every = sum(rows.values())
         if not every:
             return
+        scoring: dict[str, float] = {}
+        before, self._scoring = self._scoring, {}
+        for deployment in self._deployments.values():
+            trial = deployment.trial
+            for version in (deployment.live, *([trial.version] if trial else [])):
+                self._scoring[version] = version.seconds
+                taken = version.seconds - before.get(version, 0.0)
+                scoring[version.model] = scoring.get(version.model, 0.0) + taken
         rest = max(spent - sum(scoring.values()), 0.0)
         for model, count in rows.items():
             seconds = scoring.get(model, 0.0) + rest * count / every

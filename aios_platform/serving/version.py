@@ -83,9 +83,11 @@ class ServedVersion:
             else None
         )
         self.metrics = VersionMetrics(model, version)
+        seconds = [e.batch_seconds for e in engines if e is not None]
+        self.batch_seconds = min(seconds)
+        """Time of a full batch when it was warmed, in the fastest tier."""
         # The tiers may all be asked for one batch.
-        seconds = sum(e.batch_seconds for e in engines if e is not None)
-        self.inline = seconds < INLINE_SECONDS
+        self.inline = sum(seconds) < INLINE_SECONDS
         self.executor = _executor(model, version)
 
     @property

@@ -1,8 +1,10 @@
 """Versions come and go while requests are on their way."""
 
 import asyncio
+import gc
 import json
 import uuid
+import weakref
 
 import pyarrow as pa
 import pytest
@@ -59,6 +61,17 @@ def test_promotions_and_rollbacks_are_followed_and_caches_stay_with_their_versio
         assert metric("aios_live_version", model=model, version="1") == 1
     assert metric("aios_swaps_total", model=model, outcome="done") == 3
     assert metric("aios_cache_hits_total", model=model, version="2") == 1
+
+
+def test_nothing_is_kept_of_a_version_that_went(database, store, model):
+    make_champion(database, store, ONE, model=model)
+    with local_gateway(database, store, [declaration(model, fallback=[])]) as gateway:
+        old = weakref.ref(gateway.deployment(model).live)
+        gateway.predict(model, {"instance": ROW})
+        make_champion(database, store, TWO, model=model, version="2")
+        gateway.serves(model, "2")
+        gateway.predict(model, {"instance": ROW})
+        gateway.until(lambda: gc.collect() >= 0 and old() is None)
 
 
 def test_a_version_without_its_bytes_leaves_the_old_one_serving(database, store, model, tmp_path):
