@@ -21,9 +21,17 @@ from aios_platform.contracts.datasets import (
 )
 from aios_platform.contracts.decisions import Champion
 from aios_platform.contracts.declaration import ModelDeclaration
+from aios_platform.contracts.packages import (
+    Conformal,
+    ServingPackage,
+    SimpleModel,
+    TierFigures,
+)
+from aios_platform.contracts.serving import TierModel
 from aios_platform.database import Database
 from aios_platform.declarations import COMPONENT
 from aios_platform.features.pinned_sets import remember
+from aios_platform.inference.packages import write_package
 from aios_platform.ledger.champions import champion_of, promote
 from tests.verdicts import verdict
 
@@ -140,13 +148,64 @@ def network(
 
 
 def brittle() -> bytes:
-    """A model that scores rows without values, and no others: its weights are near infinity."""
+    """A model that scores rows whose numbers are missing or 0, and no others: it overflows."""
     model = onnx.load_from_string(network(seed=3))
     for constant in model.graph.initializer:
         if constant.name == "w0":
-            values = numpy_helper.to_array(constant)
-            constant.CopyFrom(numpy_helper.from_array(np.sign(values) * np.float32(3e38), "w0"))
+            values = numpy_helper.to_array(constant).copy()
+            values[: len(FEATURES.numerical)] = 3e38
+            values[:, ::2] *= -1
+            constant.CopyFrom(numpy_helper.from_array(values, "w0"))
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def pack(
+    store: ArtifactStore,
+    content: bytes,
+    *,
+    model: str,
+    fast: bytes | None = None,
+    simple: bytes | None = None,
+    inputs: tuple[str, ...] = (),
+    quantiles: tuple[float, float] | None = None,
+) -> None:
+    """Write the serving package of a version.
+
+    Args:
+        store: Where versions are.
+        content: The version's own bytes.
+        model: Its model.
+        fast: What answers in the tier `int8`.
+        simple: The simple model.
+        inputs: What that takes.
+        quantiles: Of the nonconformity of negatives, of positives.
+    """
+    digest = hashlib.sha256(content).hexdigest()
+    figures = {"metrics": {}, "row_ms": 0, "batch_row_us": 0, "largest_difference": 0, "bytes": 1}
+    tiers = [TierFigures(model=TierModel.FULL, digest=digest, **figures)]
+    if fast is not None:
+        tiers.append(
+            TierFigures(model=TierModel.INT8, digest=store.put(fast, ".onnx")[0], **figures)
+        )
+    package = ServingPackage(
+        model=model,
+        model_digest=digest,
+        service_digest=SERVICE_DIGEST,
+        features=FEATURES,
+        tiers=tuple(tiers),
+        simple=None
+        if simple is None
+        else SimpleModel(digest=store.put(simple, ".onnx")[0], inputs=inputs, metrics={}),
+        conformal=None
+        if quantiles is None
+        else Conformal(
+            coverage=0.9, negative=quantiles[0], positive=quantiles[1],
+            calibrated_on=("2013-01",), measured_on=("2013-02",), measured=0.9,
+            by_class=(0.9, 0.9), rows=100, ambiguous=0.1, empty=0.0,
+        ),
+        exam_windows=("2013-02",),
+    )  # fmt: skip
+    write_package(store, package)
 
 
 def training_set(

@@ -79,23 +79,34 @@ class Answerer:
         for work in works:
             version.metrics.queue_wait.observe(now - work.arrived)
         if version.inline and (self.reader is None or all(w.frame for w in works)):
-            self._at_once(works, version)
-            return None
+            return self._at_once(works, version)
         return self._in_turn(works, version, now)
 
-    def _at_once(self, works: list[Work], version: ServedVersion) -> None:
+    def _at_once(self, works: list[Work], version: ServedVersion) -> Awaitable[None] | None:
         try:
             batch = self._batch(works, version, None)
             if version.breaker.allows():
                 self._score_now(batch, version)
             previous = self._previous(batch)
-            if previous is not None and previous.inline and previous.breaker.allows():
+            if previous is not None and not previous.inline:
+                return self._by_previous(batch, previous)
+            if previous is not None and previous.breaker.allows():
                 self._score_now(batch, previous)
             if not batch.sources:
                 self.fallbacks.answer(batch, self._serving)
             self._finish(batch)
         except Exception as error:
             _fail(works, error)
+        return None
+
+    async def _by_previous(self, batch: Batch, previous: ServedVersion) -> None:
+        try:
+            await self._score_in_thread(batch, previous)
+            if not batch.sources:
+                self.fallbacks.answer(batch, self._serving)
+            self._finish(batch)
+        except Exception as error:
+            _fail(batch.works, error)
 
     async def _in_turn(self, works: list[Work], version: ServedVersion, now: float) -> None:
         try:
@@ -117,7 +128,10 @@ class Answerer:
         """The version to ask when the first one failed."""
         if batch.sources or (batch.diverted is not None and batch.diverted.all()):
             return None
-        return self.fallbacks.previous
+        previous = self.fallbacks.previous
+        if previous is None or not all(previous.may_answer(work.tiers) for work in batch.works):
+            return None
+        return previous
 
     async def _read(self, works: list[Work], seconds: float) -> FeatureBlock | None:
         rows = [row for work in works if work.frame is None for row in work.rows or ()]
@@ -211,6 +225,11 @@ class Answerer:
             version.metrics.breaker.set(0)
         version.breaker.succeeded()
         version.metrics.batch_rows.observe(batch.rows)
+        version.metrics.prediction.observe_many(scores.probabilities)
+        if scores.cached is not None:
+            hits = int(scores.cached.sum())
+            version.metrics.hits.inc(hits)
+            version.metrics.misses.inc(batch.rows - hits)
         batch.by = version
         batch.probabilities = scores.probabilities
         if version is not batch.version:
@@ -232,7 +251,6 @@ class Answerer:
             sets = prediction_sets(batch.probabilities, by.conformal)
         unsure = self._unsure(batch, sets)
         ages = self._ages(batch)
-        version.metrics.prediction.observe_many(batch.probabilities)
         now = time.monotonic()
         # Rows that were diverted say nothing of the version: it was not asked for them.
         asked = batch.diverted is None or not batch.diverted.all()

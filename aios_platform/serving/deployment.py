@@ -110,7 +110,14 @@ class Deployment:
         Raises:
             Overloaded: Too many rows wait.
         """
-        if self._split is None or self._candidate is None or work.rows is None:
+        trial = self.trial
+        if (
+            self._split is None
+            or self._candidate is None
+            or work.rows is None
+            or trial is None
+            or not trial.version.may_answer(work.tiers)
+        ):
             work.version = self.live
             self.batcher.put(work)
             return

@@ -17,7 +17,6 @@ from aios_platform.errors import AiosError, RequestRefused
 from aios_platform.serving import metrics
 from aios_platform.serving.access import Access, Caller
 from aios_platform.serving.answering import READ_SHARE
-from aios_platform.serving.contract import Row
 from aios_platform.serving.deployment import Deployment, Loaded
 from aios_platform.serving.features import OnlineReader
 from aios_platform.serving.flushes import record_one
@@ -186,10 +185,8 @@ class Gateway:
                 self._review(part, deployment)
 
     def _review(self, work: Work, deployment: Deployment) -> None:
-        names = deployment.contract.names
         assert work.unsure is not None
         for place in np.flatnonzero(work.unsure).tolist():
-            row = work.rows[place] if work.rows is not None else None
             self.recorder.review(
                 ReviewItem(
                     model=work.version.model,
@@ -197,7 +194,7 @@ class Gateway:
                     request_id=work.request_id,
                     place=work.places[place],
                     row_id=work.ids[place],
-                    inputs=_inputs(names, row),
+                    inputs=_inputs(work, place, deployment),
                     probability=float(work.probabilities[place]),
                     reason="the model is not sure",
                 )
@@ -329,8 +326,15 @@ def _record(served: Sequence[ServedRows], connection: Connection) -> None:
         record_one(connection, rows)
 
 
-def _inputs(names: Sequence[str], row: Row | None) -> dict[str, Any]:
-    if row is None:
-        return {}
-    plain: dict[str, Any] = msgspec.to_builtins(dict(zip(names, row, strict=True)))
+def _inputs(work: Work, place: int, deployment: Deployment) -> dict[str, Any]:
+    """What came for a row, by name."""
+    if work.frame is None:
+        assert work.rows is not None
+        values: Sequence[Any] = work.rows[place]
+        names: Sequence[str] = deployment.contract.names
+    else:
+        matrix, texts = work.frame
+        values = [*matrix[place].tolist(), *(column[place] for column in texts)]
+        names = (*deployment.live.features.numerical, *deployment.live.features.categorical)
+    plain: dict[str, Any] = msgspec.to_builtins(dict(zip(names, values, strict=True)))
     return plain

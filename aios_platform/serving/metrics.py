@@ -77,7 +77,7 @@ COST = _gauge(
     "model", "currency", mode="mostrecent",
 )  # fmt: skip
 REFUSED = _counter("aios_refused", "Requests refused before they reached a model.", "code")
-SHADOW_ROWS = _counter("aios_shadow_rows", "Mirrored rows scored by a candidate.", *_VERSION)
+SHADOW_ROWS = _counter("aios_shadow_rows", "Rows mirrored to a candidate.", *_VERSION)
 SWAPS = _counter("aios_swaps", "Changes of the live version.", "model", "outcome")
 
 

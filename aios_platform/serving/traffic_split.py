@@ -138,7 +138,7 @@ class Shadow:
         self._limit = waiting_rows
         self._waiting = 0
         self._lock = threading.Lock()
-        self._scored = metrics.SHADOW_ROWS.labels(candidate.model, candidate.version)
+        self._mirrored = metrics.SHADOW_ROWS.labels(candidate.model, candidate.version)
 
     def mirror(self, batch: Batch) -> None:
         """Score a batch once more, with the candidate; returns at once."""
@@ -146,6 +146,7 @@ class Shadow:
             if batch.by is not batch.version or self._waiting + batch.rows > self._limit:
                 return
             self._waiting += batch.rows
+        self._mirrored.inc(batch.rows)
         self._candidate.executor.submit(self._compare, batch, time.time())
 
     def _compare(self, batch: Batch, served_at: float) -> None:
@@ -167,7 +168,6 @@ class Shadow:
         except ScoringError as error:
             answers, failure = [None] * batch.rows, error.what[:500]
         seconds = (time.perf_counter() - start) / batch.rows
-        self._scored.inc(batch.rows)
         row = -1
         for work in batch.works:
             for place in work.places:

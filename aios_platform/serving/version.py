@@ -13,7 +13,7 @@ from aios_platform.artifacts import ArtifactStore
 from aios_platform.contracts.datasets import FeatureSchema
 from aios_platform.contracts.packages import Conformal, ServingPackage
 from aios_platform.contracts.serving import Serving, TierModel
-from aios_platform.errors import StoreError, VersionUnusable
+from aios_platform.errors import ScoringError, StoreError, VersionUnusable
 from aios_platform.inference.packages import read_package
 from aios_platform.serving.answer_cache import AnswerCache
 from aios_platform.serving.breaker import CircuitBreaker
@@ -90,6 +90,10 @@ class ServedVersion:
         self.inline = sum(seconds) < INLINE_SECONDS
         self.executor = _executor(model, version)
 
+    def may_answer(self, tiers: tuple[int, ...] | None) -> bool:
+        """Whether it has one of these tiers; None: any."""
+        return tiers is None or not set(tiers).isdisjoint(self.every_tier)
+
     @property
     def seconds(self) -> float:
         """Processor seconds that scoring took so far."""
@@ -118,9 +122,16 @@ class ServedVersion:
             tiers: Places of the tiers that may answer; unset, all there are.
 
         Raises:
-            ScoringError: A tier failed.
+            ScoringError: A tier failed, or the version has none of them.
         """
-        chosen = self.every_tier if tiers is None else tiers
+        chosen = self.every_tier
+        if tiers is not None:
+            chosen = tuple(place for place in self.every_tier if place in tiers)
+            if not chosen:
+                raise ScoringError(
+                    f"Version {self.version} of {self.model} has no tier that may answer.",
+                    remedy=f"Build its package: aios package {self.model} --version {self.version}",
+                )
         if self.cache is None:
             probabilities, used = self._through(matrix, texts, chosen)
             return Scores(probabilities, used, None)
@@ -164,7 +175,7 @@ class ServedVersion:
         tiers: tuple[int, ...],
     ) -> Scores:
         now = time.monotonic()
-        keys = AnswerCache.keys(matrix, texts)
+        keys = AnswerCache.keys(matrix, texts, tiers)
         rows = len(keys)
         probabilities = np.empty(rows, dtype=np.float32)
         used = np.empty(rows, dtype=np.int8)
@@ -172,13 +183,11 @@ class ServedVersion:
         new: dict[object, list[int]] = {}
         for place, key in enumerate(keys):
             found = cache.get(key, now)
-            if found is not None and found[1] in tiers:
+            if found is not None:
                 probabilities[place], used[place] = found
                 cached[place] = True
             else:
                 new.setdefault(key, []).append(place)
-        self.metrics.hits.inc(int(cached.sum()))
-        self.metrics.misses.inc(rows - int(cached.sum()))
         if new:
             firsts = [places[0] for places in new.values()]
             scored, by = self._through(
