@@ -126,7 +126,8 @@ class _Offering:
         self.until = 0.0
         self.over = False
         self.under_way = 0
-        self.free: list[_Connection] = []
+        # The one that rested longest is next: servers hang up on those that never ask.
+        self.free: deque[_Connection] = deque()
         self.waiting: deque[float] = deque()
         self.idle = asyncio.Event()
 
@@ -144,7 +145,7 @@ class _Offering:
             for connection in connections:
                 connection.ask(time.monotonic())
         else:
-            self.free = connections[:]
+            self.free.extend(connections)
             await self._arrive(self.plan.rate)
         try:
             await asyncio.wait_for(self.idle.wait(), self.plan.seconds + TIMEOUT_SECONDS)
@@ -172,7 +173,7 @@ class _Offering:
                 await asyncio.sleep(wait)
             now = time.monotonic()
             if self.free:
-                self.free.pop().ask(now)
+                self.free.popleft().ask(now)
             else:
                 self.waiting.append(now)
         self.over = True
