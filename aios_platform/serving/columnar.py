@@ -18,6 +18,9 @@ from aios_platform.contracts.declaration import Column
 from aios_platform.contracts.record import nearest
 from aios_platform.errors import RequestRefused
 from aios_platform.serving.contract import InputContract, Row
+from aios_platform.serving.work import check_moments
+
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 Frame = tuple[NDArray[np.float32], list[list[str]]]
 BATCH, DICTIONARY = "record batch", "dictionary"
@@ -91,7 +94,7 @@ class Columnar:
         """Prediction times, Unix seconds; now where none came.
 
         Raises:
-            RequestRefused: They are not timestamps.
+            RequestRefused: They are not timestamps, or have no date in UTC.
         """
         rows = len(next(iter(columns.values())))
         found = columns.get(self._extra[1]) if len(self._extra) > 1 else None
@@ -102,8 +105,11 @@ class Columnar:
                 f"The column '{self._extra[1]}' is of type {found.type}; expected timestamp.",
                 code="invalid_input",
             )
-        whole = found.cast(pa.timestamp("us")).cast(pa.int64())
-        return np.asarray(whole.fill_null(int(now * 1e6)).to_numpy(zero_copy_only=False)) / 1e6
+        per_second = _PER_SECOND[found.type.unit]
+        counted = found.cast(pa.int64()).fill_null(int(now * per_second))
+        moments: NDArray[np.float64] = counted.to_numpy(zero_copy_only=False) / per_second
+        check_moments(moments.min(), moments.max())
+        return moments
 
     def _refuse_strange(self, columns: Mapping[str, pa.Array], known: Any) -> None:
         strange = [name for name in columns if name not in known]
@@ -178,7 +184,7 @@ def arrow_columns(body: bytes, most_rows: int) -> dict[str, pa.Array]:
             table = reader.read_all()
         # Bytes from outside may point anywhere until they are checked.
         table.validate(full=True)
-    except (pa.ArrowException, struct.error, IndexError, ValueError) as error:
+    except (pa.ArrowException, OSError, struct.error, IndexError, ValueError) as error:
         raise RequestRefused(
             f"The body is not an Arrow IPC stream: {str(error)[:200]}", code="malformed_body"
         ) from None

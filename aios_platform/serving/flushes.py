@@ -13,6 +13,8 @@ from aios_platform.contracts.alerts import plain
 from aios_platform.database import Database
 from aios_platform.monitoring.served_content import ServedRows, encode, predicted_at
 
+# ValueError: those of Arrow and of Unicode, too. OSError, OverflowError: dates that none is.
+_ODD = (ValueError, TypeError, IndexError, OSError, OverflowError)
 BLOB_ROWS = 50_000
 """Rows of one stream: what a reader holds at once."""
 
@@ -140,15 +142,22 @@ class Flush:
         """
         failed: list[tuple[str, int, Exception]] = []
         for group in _groups(served):
-            model, rows = group[0].model, sum(batch.rows for batch in group)
+            share = shares[group[0].model]
             try:
-                self.batches.append(_batch(group, rows, shares[model]))
-            except (ValueError, TypeError, IndexError) as error:
-                # ValueError: those of Arrow and of Unicode, too.
-                failed.append((model, rows, error))
-            else:
-                self.served[model] += rows
+                self._take(group, share)
+            except _ODD:
+                # What is odd must not cost the others of its second their record.
+                for batch in group:
+                    try:
+                        self._take([batch], share)
+                    except _ODD as error:
+                        failed.append((batch.model, batch.rows, error))
         return failed
+
+    def _take(self, group: Sequence[ServedRows], share: float) -> None:
+        rows = sum(batch.rows for batch in group)
+        self.batches.append(_batch(group, rows, share))
+        self.served[group[0].model] += rows
 
 
 def write(database: Database, flush: Flush) -> None:

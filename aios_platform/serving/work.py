@@ -2,16 +2,20 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aios_platform.errors import RequestRefused
 from aios_platform.serving.contract import InputContract, Row
 from aios_platform.serving.problems import traced
 
 logger = logging.getLogger(__name__)
+
+FIRST_MOMENT = datetime(1, 1, 1, tzinfo=UTC).timestamp()
+LAST_MOMENT = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 
 class Work:
@@ -116,12 +120,28 @@ _NONE = np.empty(0, dtype=np.float32)
 
 
 def moments_of(rows: Sequence[Row], place: int | None, now: float) -> NDArray[np.float64]:
-    """Prediction times of rows, Unix seconds; `now` where none was sent."""
+    """Prediction times of rows, Unix seconds; `now` where none was sent.
+
+    Raises:
+        RequestRefused: One has no date in UTC.
+    """
     if place is None:
         return np.full(len(rows), now)
-    return np.array(
-        [now if row[place] is None else _seconds(row[place]) for row in rows], dtype=np.float64
-    )
+    moments = [now if row[place] is None else _seconds(row[place]) for row in rows]
+    check_moments(min(moments), max(moments))
+    return np.array(moments, dtype=np.float64)
+
+
+def check_moments(first: float, last: float) -> None:
+    """Refuse prediction times, Unix seconds, that no table of ours can hold.
+
+    Raises:
+        RequestRefused: One is.
+    """
+    if not (first >= FIRST_MOMENT and last <= LAST_MOMENT):
+        raise RequestRefused(
+            "A prediction time lies beyond the years 1 to 9999 (UTC).", code="invalid_input"
+        )
 
 
 def _seconds(moment: datetime) -> float:
