@@ -68,7 +68,7 @@ class EarlierContract(Record):
     """A request contract that callers may still use, in terms of the newest one."""
 
     version: int = Field(ge=1, description="Its number; smaller than the newest one's.")
-    rename: dict[str, str] = Field(
+    rename: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")], str] = Field(
         default_factory=dict, description="Name in this contract → name in the newest."
     )
     defaults: dict[str, str | float | bool | None] = Field(

@@ -15,7 +15,7 @@ import msgspec
 from aios_platform.contracts.datasets import FeatureSchema, FieldKind
 from aios_platform.contracts.declaration import Column, ColumnType, ModelDeclaration
 from aios_platform.contracts.serving import EarlierContract
-from aios_platform.errors import RequestRefused
+from aios_platform.errors import DeclarationError, RequestRefused
 
 # Beyond it a number is infinite in the model's precision.
 FLOAT32_MAX = 3.4028234e38
@@ -93,6 +93,10 @@ class InputContract:
         row_id: Name of the input that names the row.
         version: Number of the contract.
         earlier: How an earlier contract maps to the newest; None: this is the newest.
+
+    Raises:
+        DeclarationError: The earlier contract cannot be: two inputs have one name, or a default is
+            no value of its input.
     """
 
     def __init__(
@@ -115,17 +119,23 @@ class InputContract:
         self.version = version
         self.earlier = earlier
         renamed = {new: old for old, new in earlier.rename.items()} if earlier else {}
-        filled = dict(earlier.defaults) if earlier else {}
+        filled = _defaults(self.inputs, earlier) if earlier else {}
         self.sent = tuple(
             Input(renamed.get(e.name, e.name), e.kind, e.nullable, e.optional, e.column)
             for e in inputs
             if e.name not in filled
         )
+        if len({e.name for e in self.sent}) != len(self.sent):
+            raise DeclarationError(
+                f"In serving.contract.earlier, version {version} gives two inputs one name.",
+                remedy="Rename each input of the newest contract to a name of its own.",
+            )
         self._filled = [filled.get(name) for name in self.names]
         self._given = [place for place, e in enumerate(inputs) if e.name not in filled]
         self._plain = not filled
         self._marks = [e.marks for e in self.sent]
         self._all_marks = sum(self._marks)
+        self._nulls = [place for place, e in enumerate(self.sent) if e.nullable or e.optional]
         fields = [(e.name, e.type, None) if e.optional else (e.name, e.type) for e in self.sent]
         self.row_type = msgspec.defstruct(
             "Row", fields, kw_only=True, forbid_unknown_fields=True, gc=False
@@ -200,10 +210,9 @@ class InputContract:
         """
         marks = 2 + self._all_marks * len(rows)
         for row in rows:
-            if None in row:
-                for place, value in enumerate(row):
-                    if value is None:
-                        marks -= self._marks[place]
+            for place in self._nulls:
+                if row[place] is None:
+                    marks -= self._marks[place]
         return marks
 
     def _whole(self, row: Row) -> Row:
@@ -224,6 +233,25 @@ def _cut(error: Exception) -> str:
     """What is wrong, without the whole of a value that it quotes; where it is comes last."""
     told = str(error)
     return told if len(told) <= TOLD_MAX else f"{told[: TOLD_MAX // 2]}…{told[-TOLD_MAX // 2 :]}"
+
+
+def _defaults(inputs: Sequence[Input], earlier: EarlierContract) -> dict[str, Any]:
+    """What stands for the inputs that an earlier contract lacks, each a value of its input."""
+    found = {}
+    for entry in inputs:
+        if entry.name not in earlier.defaults:
+            continue
+        value = earlier.defaults[entry.name]
+        try:
+            # A declaration has numbers, where an input may be whole.
+            found[entry.name] = msgspec.convert(value, entry.type, strict=entry.kind != "int")
+        except msgspec.ValidationError as error:
+            raise DeclarationError(
+                f"In serving.contract.earlier, version {earlier.version} gives '{entry.name}' a "
+                f"default that it cannot have: {error}.",
+                remedy="Give a value that callers could send.",
+            ) from None
+    return found
 
 
 def refuse_repeats(body: bytes) -> None:
