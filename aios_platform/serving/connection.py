@@ -100,8 +100,13 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header came; what comes behind a body in chunks is none."""
-        if self._in_headers:
-            super().on_header(name, value)
+        if not self._in_headers:
+            return
+        # As the base class does; calling it for every header of every request is dearer.
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def admits(self) -> bool:
         """Whether to read the body of a request whose headers came; refuses it otherwise."""

@@ -105,8 +105,8 @@ class Engine:
                 f"ONNX Runtime failed on a batch of {len(matrix)} rows: {error}",
                 remedy="Roll back, or register the model again if its file is suspect.",
             ) from error
-        # Written so that NaN fails, too.
-        if not (len(found) and found.min() >= 0 and found.max() <= 1):
+        # Written so that NaN fails, too; the arrays' own methods take twice as long.
+        if not (len(found) and np.minimum.reduce(found) >= 0 and np.maximum.reduce(found) <= 1):
             raise ScoringError(
                 "The model gave an answer that is not a probability.",
                 remedy="Roll back to an earlier version.",
