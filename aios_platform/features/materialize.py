@@ -43,6 +43,8 @@ def materialize(
     A window whose feature rows are there already is passed over. Consecutive windows go together,
     so that each entity is written once. A window that was delivered again with other content is
     first taken out, and what it hid is written again. Killed anywhere, the same call finishes.
+    `FeatureStore.materialize` does the same for one view at greater cost: it writes the view to
+    the registry twice, and looks through all services after each.
 
     Args:
         declaration: The model.
@@ -61,12 +63,16 @@ def materialize(
 
     ordered = sorted(windows, key=lambda window: window.start)
     written: dict[str, int] = {}
+    changed: list[str] = []
     try:
-        for view in service_contract(declaration, feature_store).views:
-            if view.dataset is not None:
-                written[view.name] = _one_view(
-                    view, ordered, declaration.windows, store, feature_store
-                )
+        with quiet():
+            for view in service_contract(declaration, feature_store).views:
+                if view.dataset is not None:
+                    count = _one_view(view, ordered, declaration.windows, store, feature_store)
+                    written[view.name] = count or 0
+                    changed += [] if count is None else [view.name]
+            if changed:
+                feature_store._precompute_affected_services(changed)
     except OperationalError as error:
         raise DatabaseUnavailable(
             f"The feature registry does not answer: {str(error.orig).strip()}",
@@ -114,27 +120,33 @@ def _one_view(
     schedule: WindowSchedule,
     store: ArtifactStore,
     feature_store: "FeatureStore",
-) -> int:
+) -> int | None:
+    """Entities written; None: everything was there."""
     assert view.dataset is not None
-    config = feature_store.config
-    online = feature_store._get_provider().online_store
+    config, registry = feature_store.config, feature_store.registry
+    provider = feature_store._get_provider()
+    online = provider.online_store
     digests = {w.key: store.require(view.dataset, w.key).digest for w in windows}
     remembers = hasattr(online, "materialized")
     done = online.materialized(config, view.name) if remembers else {}
     stale = [window for window in windows if done.get(window.key) != digests[window.key]]
+    if not stale:
+        return None
+    table = registry.get_any_feature_view(view.name, config.project)
     before = online.written[view.name] if remembers else 0
     for run in _consecutive(stale):
-        start = run[0].start
+        start, end = run[0].start, run[-1].end - MICROSECOND
         replaced = [window for window in run if window.key in done]
         for window in replaced:
-            table = feature_store.registry.get_any_feature_view(view.name, config.project)
             online.retract(config, table, window.start, window.end)
         if replaced:
             # What the window's former rows had overwritten lies at most one TTL back.
             first = schedule.window(min(store.keys(view.dataset)))
             start = start - view.ttl if view.ttl else first.start
-        with quiet():
-            feature_store.materialize(start, run[-1].end - MICROSECOND, feature_views=[view.name])
+        provider.materialize_single_feature_view(
+            config, table, start, end, registry, config.project, tqdm_builder=None
+        )
+        registry.apply_materialization(table, config.project, start, end)
         if remembers:
             online.mark_materialized(config, view.name, {w.key: digests[w.key] for w in run})
     return online.written[view.name] - before if remembers else 0

@@ -13,7 +13,7 @@ with the status OUTSIDE_MAX_AGE. "Now" is `reading_time`.
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -56,6 +56,9 @@ NOBODY: dict[str, Any] = {
     "int64_val": -(2**63),
     "int32_val": -(2**31),
 }
+# Of COPY's text format: https://www.postgresql.org/docs/current/sql-copy.html
+NULL = "\\N"
+ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 MARKERS = (
     "CREATE TABLE IF NOT EXISTS aios_materialized (project TEXT, view TEXT, window_key TEXT, "
     "digest TEXT NOT NULL, PRIMARY KEY (project, view, window_key))"
@@ -113,8 +116,7 @@ class NewestWinsOnlineStore(PostgreSQLOnlineStore):  # type: ignore[misc]
                 "ON COMMIT DROP"
             )
             with cursor.copy("COPY arriving FROM STDIN") as copy:
-                for place, row in enumerate(_cells(config, data)):
-                    copy.write_row((*row, place))
+                copy.write("".join(_lines(config, data)))
             # Rows in key order, so that two writers at once wait for each other, not for ever.
             cursor.execute(
                 sql.SQL(
@@ -301,15 +303,24 @@ class NewestWinsOnlineStore(PostgreSQLOnlineStore):  # type: ignore[misc]
             self._conn_pool = None
 
 
-def _cells(config: RepoConfig, data: Sequence[Row]) -> Generator[tuple[Any, ...], None, None]:
+def _lines(config: RepoConfig, data: Sequence[Row]) -> Iterator[str]:
+    """A line of COPY's text format per value; psycopg's own rows cost several times as much."""
+    place = 0
     for entity_key, values, event, created in data:
         key = serialize_entity_key(
             entity_key,
             entity_key_serialization_version=config.entity_key_serialization_version,
         )
+        start = f"\\\\x{key.hex()}\t"
+        times = f"{_utc(event)}\t{_utc(created) or NULL}"
         for name, value in values.items():
             text, _ = extract_text_and_num(value, False)
-            yield (key, name, value.SerializeToString(), text, _utc(event), _utc(created))
+            told = NULL if text is None else text.translate(ESCAPED)
+            yield (
+                f"{start}{name.translate(ESCAPED)}\t\\\\x{value.SerializeToString().hex()}\t"
+                f"{told}\t{times}\t{place}\n"
+            )
+            place += 1
 
 
 def _without_gaps(join_key_values: dict[str, list[Value]]) -> dict[str, list[Value]]:

@@ -137,6 +137,34 @@ def test_the_order_of_writes_does_not_matter(
     assert read(driver_view, driver, 9) == (newest[3], "PRESENT")
 
 
+AWKWARD = "\\ \t \n \r \\N \\. \\x41 ' \" é 🛫 \x01"
+
+
+def test_text_of_any_kind_comes_back_as_it_was_written(driver_view: Any, database: Any) -> None:
+    import pandas as pd
+
+    cities = [AWKWARD, "\\N", "", None]
+    drivers = [next(fresh_drivers) for _ in cities]
+    frame = pd.DataFrame({"driver_id": drivers, "city": cities, "trips": 1})
+    driver_view.write_to_online_store(
+        "stats", frame.assign(event_timestamp=at(1), created=at(1.25))
+    )
+    asked = [{"driver_id": driver} for driver in drivers]
+    found = read_online(driver_view, ["stats:city"], asked, as_of=at(2))
+    assert found.values["city"] == cities
+    engine = create_engine(database.url("feast"))
+    with engine.connect() as connection:
+        shown = connection.execute(
+            text(
+                "SELECT event_ts, created_ts FROM drivers_test_stats "
+                "WHERE feature_name = 'city' AND value_text = :city"
+            ),
+            {"city": AWKWARD},
+        ).all()
+    engine.dispose()
+    assert shown == [(at(1), at(1.25))]
+
+
 def test_what_is_older_than_the_ttl_is_null_and_says_so(driver_view: Any) -> None:
     write(driver_view, (3, 5, 5, 50))
     assert read(driver_view, 3, 15) == (50, "PRESENT")
