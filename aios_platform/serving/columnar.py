@@ -4,10 +4,10 @@ A body with every input of the model is scored as it is, without the feature sto
 frames that batch inference scores. Any other body holds what the contract asks for.
 """
 
-import struct
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,13 +17,13 @@ from aios_platform.contracts.datasets import FeatureField, FeatureSchema, FieldK
 from aios_platform.contracts.declaration import Column
 from aios_platform.contracts.record import nearest
 from aios_platform.errors import RequestRefused
+from aios_platform.serving.arrow_streams import plain_type, wrong_type
 from aios_platform.serving.contract import InputContract, Row
-from aios_platform.serving.work import check_moments
+from aios_platform.serving.work import check_moments, moments_of
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 Frame = tuple[NDArray[np.float32], list[list[str]]]
-BATCH, DICTIONARY = "record batch", "dictionary"
 
 
 class Columnar:
@@ -78,7 +78,7 @@ class Columnar:
         """
         self._refuse_strange(columns, [entry.name for entry in self.contract.sent])
         names = list(columns)
-        lists = [columns[name].to_pylist() for name in names]
+        lists = [_values(columns[name]) for name in names]
         records = [dict(zip(names, values, strict=True)) for values in zip(*lists, strict=True)]
         return self.contract.convert(records)
 
@@ -87,24 +87,29 @@ class Columnar:
         found = columns.get(self._extra[0])
         if found is None:
             return None
-        names: list[str | None] = found.cast(pa.string()).to_pylist()
+        try:
+            texts = found.cast(pa.string())
+        except pa.ArrowException:
+            raise wrong_type(self._extra[0], found.type, "a text or a number") from None
+        names: list[str | None] = texts.to_pylist()
         return names
 
     def moments(self, columns: Mapping[str, pa.Array], now: float) -> NDArray[np.float64]:
         """Prediction times, Unix seconds; now where none came.
 
         Raises:
-            RequestRefused: They are not timestamps, or have no date in UTC.
+            RequestRefused: They are not timestamps with an offset, or have no date in UTC.
         """
         rows = len(next(iter(columns.values())))
         found = columns.get(self._extra[1]) if len(self._extra) > 1 else None
         if found is None:
             return np.full(rows, now)
-        if not pa.types.is_timestamp(found.type):
-            raise RequestRefused(
-                f"The column '{self._extra[1]}' is of type {found.type}; expected timestamp.",
-                code="invalid_input",
-            )
+        if plain_type(found.type) == pa.string():
+            # V2 has no type for timestamps.
+            kind = self.contract.inputs[self.contract.moment or 0].type
+            return moments_of([(value,) for value in self._read(found, kind)], 0, now)
+        if not pa.types.is_timestamp(found.type) or found.type.tz is None:
+            raise wrong_type(self._extra[1], found.type, "a timestamp with an offset")
         per_second = _PER_SECOND[found.type.unit]
         counted = found.cast(pa.int64()).fill_null(int(now * per_second))
         moments: NDArray[np.float64] = counted.to_numpy(zero_copy_only=False) / per_second
@@ -123,8 +128,8 @@ class Columnar:
         kind = column.type
         number = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)
         if not (number or pa.types.is_boolean(kind)):
-            raise _wrong_type(field.name, kind, "a number")
-        wide = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+            raise wrong_type(field.name, kind, "a number")
+        wide = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         with np.errstate(over="ignore"):
             values: NDArray[np.float32] = wide.astype(np.float32)
         if np.isinf(values).any():
@@ -142,11 +147,8 @@ class Columnar:
         return values
 
     def _words(self, field: FeatureField, column: pa.Array) -> list[str]:
-        kind = column.type
-        plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-        text = pa.types.is_string(plain) or pa.types.is_large_string(plain)
-        if not (text or pa.types.is_null(plain)):
-            raise _wrong_type(field.name, kind, "a string")
+        if plain_type(column.type) not in (pa.string(), pa.null()):
+            raise wrong_type(field.name, column.type, "a string")
         words = column.cast(pa.string())
         declared = self._columns.get(field.name)
         if declared is not None:
@@ -159,103 +161,39 @@ class Columnar:
         found: list[str] = words.fill_null("").to_pylist()
         return found
 
+    def _read(self, column: pa.Array, kind: Any) -> list[Any]:
+        try:
+            found: list[Any] = msgspec.convert(column.to_pylist(), list[kind])
+        except msgspec.ValidationError as error:
+            raise RequestRefused(
+                f"The columns do not fit contract {self.contract.version}: {error}.",
+                code="invalid_input",
+            ) from None
+        return found
+
     @property
     def _optional(self) -> set[str]:
         return {entry.name for entry in self.contract.inputs if entry.optional}
 
 
-def arrow_columns(body: bytes, most_rows: int) -> dict[str, pa.Array]:
-    """Columns of an Arrow IPC stream.
-
-    Compressed bodies are refused: a few kilobytes could become gigabytes.
-
-    Raises:
-        RequestRefused: It is not such a stream, is compressed, or has too many rows.
-    """
+def _values(column: pa.Array) -> list[Any]:
+    """Values as Python has them; NaN is a missing one, as in whole frames."""
+    kind = column.type
+    if pa.types.is_floating(kind):
+        column = pc.if_else(pc.is_nan(column), None, column)
     try:
-        rows = _rows_of(body)
-        if rows > most_rows:
-            raise RequestRefused(
-                f"The request has {rows:,} rows; at most {most_rows:,} are taken.",
-                code="too_many_rows",
-                remedy="Send them in several requests.",
-            )
-        with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
-            table = reader.read_all()
-        # Bytes from outside may point anywhere until they are checked.
-        table.validate(full=True)
-    except (pa.ArrowException, OSError, struct.error, IndexError, ValueError) as error:
-        raise RequestRefused(
-            f"The body is not an Arrow IPC stream: {str(error)[:200]}", code="malformed_body"
-        ) from None
-    if len(set(table.column_names)) != table.num_columns:
-        raise RequestRefused("Two columns have one name.", code="malformed_body")
-    if not table.num_rows or not table.num_columns:
-        raise RequestRefused("The request holds no rows.", code="invalid_input")
-    whole = table.combine_chunks()
-    return {
-        name: column.chunk(0) if column.num_chunks else pa.array([], column.type)
-        for name, column in zip(whole.column_names, whole.columns, strict=True)
-    }
-
-
-def _rows_of(body: bytes) -> int:
-    """Rows that a stream says it has; from its metadata, before anything is decoded."""
-    rows = 0
-    reader = pa.ipc.MessageReader.open_stream(pa.py_buffer(body))
-    while True:
-        try:
-            message = reader.read_next_message()
-        except StopIteration:
-            return rows
-        if message.type not in (BATCH, DICTIONARY):
-            continue
-        flat = message.metadata.to_pybytes()
-        header = _field(flat, struct.unpack_from("<I", flat, 0)[0], 2)
-        batch = header and _follow(flat, header)
-        if batch and message.type == DICTIONARY:
-            data = _field(flat, batch, 1)
-            batch = data and _follow(flat, data)
-        if not batch:
-            raise ValueError("a message has no header")
-        if _field(flat, batch, 3):
-            raise RequestRefused(
-                "The Arrow stream is compressed.",
-                code="unsupported_media_type",
-                remedy="Write it without compression.",
-            )
-        length = _field(flat, batch, 0)
-        count = struct.unpack_from("<q", flat, length)[0] if length else 0
-        if message.type == BATCH:
-            rows += count
-
-
-def _follow(flat: bytes, at: int) -> int:
-    """Where an offset of a flatbuffer leads."""
-    return at + int(struct.unpack_from("<I", flat, at)[0])
-
-
-def _field(flat: bytes, table: int, number: int) -> int:
-    """Place of a table's field in a flatbuffer; 0: it is not there.
-
-    The format: https://flatbuffers.dev/internals/#tables; the fields: Arrow's Message.fbs.
-    """
-    vtable = table - int(struct.unpack_from("<i", flat, table)[0])
-    size = int(struct.unpack_from("<H", flat, vtable)[0])
-    if 4 + 2 * number >= size:
-        return 0
-    offset = int(struct.unpack_from("<H", flat, vtable + 4 + 2 * number)[0])
-    return table + offset if offset else 0
+        if pa.types.is_timestamp(kind):
+            # Python's dates end at microseconds; an offset's name need not be known here.
+            offset = None if kind.tz is None else "UTC"
+            column = column.cast(pa.timestamp("us", offset), safe=kind.unit != "ns")
+        found: list[Any] = column.to_pylist()
+    except (pa.ArrowInvalid, ValueError, OverflowError):
+        raise RequestRefused("A timestamp has no date.", code="invalid_input") from None
+    return found
 
 
 def _moment(contract: InputContract) -> tuple[str, ...]:
     return () if contract.moment is None else (contract.names[contract.moment],)
-
-
-def _wrong_type(name: str, kind: pa.DataType, expected: str) -> RequestRefused:
-    return RequestRefused(
-        f"The column '{name}' is of type {kind}; expected {expected}.", code="invalid_input"
-    )
 
 
 def _wrong_value(name: str, what: str) -> RequestRefused:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aios_platform.errors import RequestRefused, ServingError
-from aios_platform.serving.columnar import Columnar, arrow_columns
+from aios_platform.serving.arrow_streams import arrow_columns
+from aios_platform.serving.columnar import Columnar
 from aios_platform.serving.contract import Row
 from aios_platform.serving.requests import (
     ARROW_TYPE,

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from aios_platform.errors import RequestRefused
+from aios_platform.serving.arrow_streams import refuse_growth
 
 HEADER_LENGTH = b"inference-header-content-length"
 DATATYPES: dict[str, Any] = {
@@ -66,7 +67,7 @@ def read_tensors(headers: list[tuple[bytes, bytes]], body: bytes) -> tuple[Infer
     length = next((value for name, value in headers if name == HEADER_LENGTH), None)
     binary = b""
     if length is not None:
-        if not length.isdigit() or int(length) > len(body):
+        if not (length.isdigit() and len(length) < 20 and int(length) <= len(body)):
             raise RequestRefused(
                 "The header inference-header-content-length is wrong.", code="malformed_body"
             )
@@ -111,11 +112,13 @@ def columns_of(tensors: Sequence[Tensor], binary: bytes, most: int) -> dict[str,
         size = tensor.parameters.get("binary_data_size")
         if size is None:
             columns[tensor.name] = _listed(tensor, count)
+            refuse_growth(tensor.name, columns[tensor.name])
             continue
         if not isinstance(size, int) or not 0 <= size <= len(binary):
             raise _wrong(tensor, "its binary_data_size is wrong")
         part, binary = binary[:size], binary[size:]
         columns[tensor.name] = _packed(tensor, part, count)
+        refuse_growth(tensor.name, columns[tensor.name])
     return columns
 
 

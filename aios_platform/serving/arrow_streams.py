@@ -1,0 +1,133 @@
+"""Arrow IPC streams from outside as columns: checked before anything of them is used."""
+
+import struct
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aios_platform.errors import RequestRefused
+from aios_platform.serving.contract import TEXT_MAX
+
+BATCH, DICTIONARY = "record batch", "dictionary"
+
+
+def arrow_columns(body: bytes, most_rows: int) -> dict[str, pa.Array]:
+    """Columns of an Arrow IPC stream.
+
+    Compressed bodies are refused: a few kilobytes could become gigabytes.
+
+    Raises:
+        RequestRefused: It is not such a stream, is compressed, or has too many rows.
+    """
+    try:
+        rows = _rows_of(body)
+        if rows > most_rows:
+            raise RequestRefused(
+                f"The request has {rows:,} rows; at most {most_rows:,} are taken.",
+                code="too_many_rows",
+                remedy="Send them in several requests.",
+            )
+        with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
+            table = reader.read_all()
+        # Bytes from outside may point anywhere until they are checked.
+        table.validate(full=True)
+        whole = table.combine_chunks()
+    except (pa.ArrowException, OSError, struct.error, IndexError, ValueError) as error:
+        raise RequestRefused(
+            f"The body is not an Arrow IPC stream: {str(error)[:200]}", code="malformed_body"
+        ) from None
+    if len(set(table.column_names)) != table.num_columns:
+        raise RequestRefused("Two columns have one name.", code="malformed_body")
+    if not table.num_rows or not table.num_columns:
+        raise RequestRefused("The request holds no rows.", code="invalid_input")
+    columns = dict(zip(whole.column_names, (c.chunk(0) for c in whole.columns), strict=True))
+    for name, column in columns.items():
+        refuse_growth(name, column)
+    return columns
+
+
+def refuse_growth(name: str, column: pa.Array) -> None:
+    """Refuse what could become far more than the body: nested and shared values, long texts.
+
+    Raises:
+        RequestRefused: It could.
+    """
+    plain = plain_type(column.type)
+    if not (
+        plain in (pa.string(), pa.null())
+        or pa.types.is_boolean(plain)
+        or pa.types.is_integer(plain)
+        or pa.types.is_floating(plain)
+        or pa.types.is_timestamp(plain)
+    ):
+        raise wrong_type(name, column.type, "a number, text, truth value or timestamp")
+    if plain != pa.string():
+        return
+    texts = column.dictionary if pa.types.is_dictionary(column.type) else column
+    if (pc.max(pc.utf8_length(texts)).as_py() or 0) > TEXT_MAX:
+        raise RequestRefused(
+            f"A value of '{name[:100]}' has more than {TEXT_MAX:,} characters.",
+            code="invalid_input",
+        )
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of a column's values, however they are laid out; of all texts that of `string`."""
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.string() if pa.types.is_large_string(value) else value
+
+
+def wrong_type(name: str, kind: pa.DataType, expected: str) -> RequestRefused:
+    """The refusal of a column of another type."""
+    return RequestRefused(
+        f"The column '{name}' is of type {kind}; expected {expected}.", code="invalid_input"
+    )
+
+
+def _rows_of(body: bytes) -> int:
+    """Rows that a stream says it has; from its metadata, before anything is decoded."""
+    rows = 0
+    reader = pa.ipc.MessageReader.open_stream(pa.py_buffer(body))
+    while True:
+        try:
+            message = reader.read_next_message()
+        except StopIteration:
+            return rows
+        if message.type not in (BATCH, DICTIONARY):
+            continue
+        flat = message.metadata.to_pybytes()
+        header = _field(flat, struct.unpack_from("<I", flat, 0)[0], 2)
+        batch = header and _follow(flat, header)
+        if batch and message.type == DICTIONARY:
+            data = _field(flat, batch, 1)
+            batch = data and _follow(flat, data)
+        if not batch:
+            raise ValueError("a message has no header")
+        if _field(flat, batch, 3):
+            raise RequestRefused(
+                "The Arrow stream is compressed.",
+                code="unsupported_media_type",
+                remedy="Write it without compression.",
+            )
+        length = _field(flat, batch, 0)
+        count = struct.unpack_from("<q", flat, length)[0] if length else 0
+        if message.type == BATCH:
+            rows += count
+
+
+def _follow(flat: bytes, at: int) -> int:
+    """Where an offset of a flatbuffer leads."""
+    return at + int(struct.unpack_from("<I", flat, at)[0])
+
+
+def _field(flat: bytes, table: int, number: int) -> int:
+    """Place of a table's field in a flatbuffer; 0: it is not there.
+
+    The format: https://flatbuffers.dev/internals/#tables; the fields: Arrow's Message.fbs.
+    """
+    vtable = table - int(struct.unpack_from("<i", flat, table)[0])
+    size = int(struct.unpack_from("<H", flat, vtable)[0])
+    if 4 + 2 * number >= size:
+        return 0
+    offset = int(struct.unpack_from("<H", flat, vtable + 4 + 2 * number)[0])
+    return table + offset if offset else 0
