@@ -115,6 +115,7 @@ def _fit(
         member=member,
         learning_rate=training.learning_rate,
         weight_decay=training.weight_decay,
+        steps=training.epochs * -(-len(plan.train[2]) // plan.batch_size),
         seed=stream_seed(training.seed, member),
         on_epoch=plan.on_epoch,
     )

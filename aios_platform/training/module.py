@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
@@ -29,6 +29,7 @@ class BinaryClassifier(pl.LightningModule):  # type: ignore[misc]
         member: Which network of the ensemble it is.
         learning_rate: The peak of the cycle.
         weight_decay: Decoupled weight decay.
+        steps: Steps of all epochs, over which the learning rate makes its cycle.
         seed: Seed of dropout; each epoch has its own stream, so that a resumed training repeats it.
         on_epoch: Called after each epoch.
     """
@@ -40,17 +41,18 @@ class BinaryClassifier(pl.LightningModule):  # type: ignore[misc]
         member: int,
         learning_rate: float,
         weight_decay: float,
+        steps: int,
         seed: int,
         on_epoch: Callable[[Epoch], None],
     ) -> None:
         super().__init__()
-        # One step is ten milliseconds: Lightning's closures around it would be a fifth of what a
-        # loop by hand adds to it.
+        # Lightning steps once per batch of its own, which here is a block of ours.
         self.automatic_optimization = False
         self.network = network
         self._member = member
         self._learning_rate = learning_rate
         self._weight_decay = weight_decay
+        self._steps = steps
         self._seed = seed
         self._on_epoch = on_epoch
         self.epochs: list[Epoch] = []
@@ -67,17 +69,18 @@ class BinaryClassifier(pl.LightningModule):  # type: ignore[misc]
         self._rows = 0
         self._started = monotonic()
 
-    def training_step(self, batch: Rows, _: int) -> None:
-        """One step on the mean loss of one batch."""
-        encoded, codes, labels = batch
-        loss = nn.functional.binary_cross_entropy_with_logits(self.network(encoded, codes), labels)
+    def training_step(self, batches: Iterator[Rows], _: int) -> None:
+        """One step on the mean loss of each batch of a block."""
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
-        schedule.step()
-        self._loss += loss.detach() * len(labels)
-        self._rows += len(labels)
+        for encoded, codes, labels in batches:
+            logits = self.network(encoded, codes)
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            schedule.step()
+            self._loss += loss.detach() * len(labels)
+            self._rows += len(labels)
 
     def validation_step(self, batch: Rows, _: int) -> None:
         """Collect logits."""
@@ -136,7 +139,7 @@ class BinaryClassifier(pl.LightningModule):  # type: ignore[misc]
         optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=self._learning_rate, weight_decay=self._weight_decay
         )
-        schedule = one_cycle(optimizer, int(self.trainer.estimated_stepping_batches))
+        schedule = one_cycle(optimizer, self._steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
