@@ -77,6 +77,7 @@ class Answerer:
         """Answer a batch: at once where that takes less than handing it over."""
         now = time.monotonic()
         for work in works:
+            work.taken = now
             version.metrics.queue_wait.observe(now - work.arrived)
         if version.inline and (self.reader is None or all(w.frame for w in works)):
             return self._at_once(works, version)
@@ -113,6 +114,8 @@ class Answerer:
             deadline = max(work.deadline for work in works)
             block = await self._read(works, READ_SHARE * (deadline - now))
             batch = self._batch(works, version, block)
+            if block is not None:
+                batch.stages.append(("features", now, time.monotonic()))
             if not (batch.diverted is not None and batch.diverted.all()):
                 await self._score_in_thread(batch, version)
             previous = self._previous(batch)
@@ -140,12 +143,12 @@ class Answerer:
         moments = np.concatenate([work.moments for work in works if work.frame is None])
         try:
             return await asyncio.wait_for(self.reader.read(rows, moments), max(seconds, 0.001))
-        except (TimeoutError, AiosError) as error:
-            logger.warning(
-                "The features of %d rows could not be read: %s",
-                len(rows), error or "no answer in time",
-            )  # fmt: skip
-            return unread(self._features, len(self.reader.plan.views), len(rows))
+        except TimeoutError:
+            why = "no answer in time"
+        except Exception as error:
+            why = error.what if isinstance(error, AiosError) else traced(error)
+        logger.warning("The features of %d rows could not be read: %s", len(rows), why)
+        return unread(self._features, len(self.reader.plan.views), len(rows))
 
     def _score_now(self, batch: Batch, version: ServedVersion) -> None:
         try:
@@ -156,11 +159,13 @@ class Answerer:
         self._scored(batch, version, scores)
 
     def _score(self, batch: Batch, version: ServedVersion) -> Scores:
-        start = time.perf_counter()
+        start = time.monotonic()
         try:
             return self._by_tiers(batch, version)
         finally:
-            batch.seconds = time.perf_counter() - start
+            end = time.monotonic()
+            batch.seconds = end - start
+            batch.stages.append(("score", start, end))
 
     def _by_tiers(self, batch: Batch, version: ServedVersion) -> Scores:
         tiers = batch.works[0].tiers
@@ -260,6 +265,7 @@ class Answerer:
             first += work.count
             work.served_by = by
             work.failed = asked and by is not version
+            work.stages = batch.stages
             work.probabilities = batch.probabilities[rows]
             work.sources = batch.sources[rows]
             work.ages = None if ages is None else ages[rows]

@@ -10,7 +10,7 @@ from aios_platform.serving import metrics
 from aios_platform.serving.gateway import Gateway
 from aios_platform.serving.openapi import document
 from aios_platform.serving.openapi_page import page
-from aios_platform.serving.problems import problem, problem_of
+from aios_platform.serving.problems import problem, told
 from aios_platform.serving.replies import JSON, Reply, problem_reply
 from aios_platform.serving.requests import Request, read_headers
 from aios_platform.serving.streams import EVENTS, NDJSON, stream
@@ -71,7 +71,7 @@ class Application:
         try:
             reply = await self._route(scope, receive, send)
         except Exception as error:
-            reply = problem_reply(problem_of(error), "")
+            reply = problem_reply(told(error, ""), "")
         if reply is not None:
             await respond(send, reply)
 
@@ -80,7 +80,7 @@ class Application:
         plain = _PLAIN.get(path)
         if plain is not None:
             if method not in ("GET", "HEAD"):
-                return _problem("method_not_allowed", f"{path} is read with GET.")
+                return _not_allowed(f"{path} is read with GET.", b"GET, HEAD")
             return plain(self)
         if path == "/v2" or path.startswith("/v2/"):
             body = b"" if method == "GET" else await self._body(receive)
@@ -93,7 +93,7 @@ class Application:
         if verb not in ("predict", "stream"):
             return _problem("not_found", "There is nothing here; /docs describes what there is.")
         if method != "POST":
-            return _problem("method_not_allowed", f":{verb} is asked with POST.")
+            return _not_allowed(f":{verb} is asked with POST.", b"POST")
         request = read_headers(model, await self._body(receive), scope["headers"])
         if verb == "predict":
             return await predicted(self.gateway, request)
@@ -218,6 +218,11 @@ async def respond(send: Send, reply: Reply) -> None:
 
 def _json(content: Any, status: int = 200) -> Reply:
     return Reply(status, JSON, json.dumps(content, default=str).encode())
+
+
+def _not_allowed(detail: str, allowed: bytes) -> Reply:
+    reply = _problem("method_not_allowed", detail)
+    return reply._replace(headers=((b"allow", allowed),))
 
 
 def _problem(code: str, detail: str) -> Reply:

@@ -32,6 +32,7 @@ class Batch:
         sources: What answered each row; empty: no version has; "": nothing could.
         by: The version that answered; None: none did.
         seconds: Time that scoring took.
+        stages: What was done when: name, begin, end, monotonic seconds.
         late: Whether a version did not answer in time.
     """
 
@@ -47,6 +48,7 @@ class Batch:
     sources: list[str] = field(default_factory=list)
     by: ServedVersion | None = None
     seconds: float = 0.0
+    stages: list[tuple[str, float, float]] = field(default_factory=list)
     late: bool = False
 
     @property

@@ -102,7 +102,7 @@ class Engine:
             (found,) = self._session.run([OUTPUT], feeds)
         except Exception as error:
             raise ScoringError(
-                f"ONNX Runtime failed on a batch of {len(matrix)} rows: {error}",
+                f"ONNX Runtime failed on a batch of {len(matrix)} rows: {_where(error)}",
                 remedy="Roll back, or register the model again if its file is suspect.",
             ) from error
         # Written so that NaN fails, too; the arrays' own methods take twice as long.
@@ -133,3 +133,8 @@ class Engine:
             least = min(least, time.perf_counter() - start)
         self.seconds = 0.0
         return least
+
+
+def _where(error: Exception) -> str:
+    """What failed, without the operator's own message: it may quote a row's values."""
+    return f"{type(error).__name__}: {str(error).partition('Status Message')[0][:500]}"

@@ -13,6 +13,7 @@ from aios_platform.features.online_plan import OnDemandView, OnlinePlan
 from aios_platform.serving.feature_cache import Entry
 from aios_platform.serving.feature_keys import Key
 from aios_platform.serving.feature_values import EntityLayout
+from aios_platform.serving.problems import traced
 
 Row = tuple[Any, ...]
 MICROSECONDS = 1e6
@@ -219,7 +220,7 @@ class BlockBuilder:
                 matrix[:, self._plan.numerical.index(name)] = column
         except Exception as error:
             raise FeatureError(
-                f"The on-demand feature view '{view.name}' fails: {type(error).__name__}: {error}",
+                f"The on-demand feature view '{view.name}' fails: {traced(error)}.",
                 remedy="Correct its function and apply the Feast repository.",
             ) from error
 

@@ -23,7 +23,7 @@ from aios_platform.serving.flushes import record_one
 from aios_platform.serving.idempotency import Idempotency, Stored
 from aios_platform.serving.intake import work_of
 from aios_platform.serving.loading import Origins
-from aios_platform.serving.problems import problem_of, traced
+from aios_platform.serving.problems import told
 from aios_platform.serving.recording import Recorder, ReviewItem, ServedRows
 from aios_platform.serving.replies import Reply, problem_reply
 from aios_platform.serving.requests import ARROW_TYPE, Request, RequestIds
@@ -107,6 +107,8 @@ class Gateway:
         try:
             caller = self.access.admit(request.authorization, request.model)
             deployment = self.deployment(request.model)
+            if span is not None:
+                span.set_attribute("aios.model", request.model)
             if request.idempotency_key is not None:
                 self._later(self._once(request, caller, request_id, arrived, send, span))
                 return
@@ -163,6 +165,8 @@ class Gateway:
     def _answered(self, work: Work) -> None:
         send, deployment, as_arrow, span = work.reply
         error = work.error
+        if span is not None:
+            _tell(span, work)
         try:
             self._count(work, deployment)
             if error is None:
@@ -174,7 +178,6 @@ class Gateway:
             self._refuse(error, work.request_id, send, span, counted=True)
             return
         if span is not None:
-            span.set_attribute("aios.version", work.version.version)
             span.end()
         send(reply)
 
@@ -209,15 +212,13 @@ class Gateway:
         *,
         counted: bool = False,
     ) -> None:
-        told = problem_of(error)
-        if not isinstance(error, AiosError):
-            logger.error("Request %s failed: %s", request_id, traced(error))
+        problem = told(error, request_id)
         if not counted:
-            metrics.REFUSED.labels(told.code).inc()
+            metrics.REFUSED.labels(problem.code).inc()
         if span is not None:
-            span.set_error(told.code)
+            span.set_error(problem.code)
             span.end()
-        send(problem_reply(told, request_id))
+        send(problem_reply(problem, request_id))
 
     async def _once(
         self,
@@ -234,7 +235,7 @@ class Gateway:
         try:
             stored = await self.idempotency.begin(*name, request.body)
             if stored is None:
-                stored = await self._first(name, request, request_id, arrived)
+                stored = await self._first(name, request, request_id, arrived, span)
             reply = Reply(stored.status, stored.content_type.encode(), stored.answer)
         except Exception as error:
             self._refuse(error, request_id, send, span)
@@ -249,6 +250,7 @@ class Gateway:
         request: Request,
         request_id: str,
         arrived: float,
+        span: Span | None,
     ) -> Stored:
         try:
             # What serves now: another version may have come while the key was looked up.
@@ -256,6 +258,8 @@ class Gateway:
             work = work_of(request, deployment, request_id, arrived)
             work.recorded = False
             await self.answer(work, deployment)
+            if span is not None:
+                _tell(span, work)
             as_arrow = request.content_type == ARROW_TYPE
             reply = deployment.replies.arrow(work) if as_arrow else deployment.replies.json(work)
             stored = Stored(reply.status, reply.content_type.decode(), reply.body)
@@ -319,6 +323,16 @@ class Gateway:
                 for name in self.declarations
             },
         }
+
+
+def _tell(span: Span, work: Work) -> None:
+    """Say in a span which versions were asked, and what took how long."""
+    shift = time.time() - time.monotonic()
+    for part in work.parts or (work,):
+        span.set_attribute("aios.version", part.version.version)
+        for name, begin, end in (("queue", part.arrived, part.taken), *part.stages):
+            begun, ended = (int((moment + shift) * 1e9) for moment in (begin, end))
+            span.stage(name, begun, ended, **{"aios.version": part.version.version})
 
 
 def _record(served: Sequence[ServedRows], connection: Connection) -> None:

@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem details, each with a stable code."""
 
 import json
+import logging
 import traceback
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from aios_platform.errors import (
     RequestRefused,
     ScoringError,
 )
+
+logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = b"application/problem+json"
 
@@ -102,6 +105,15 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, AiosError):
         return problem("internal_error", "The gateway's log says what happened.")
     return problem("internal_error", "An unexpected error; the gateway's log has it.")
+
+
+def told(error: BaseException, request_id: str) -> Problem:
+    """What a caller is told of an error; what nobody foresaw is logged."""
+    found = problem_of(error)
+    if found.code == "internal_error":
+        what = error.what if isinstance(error, AiosError) else traced(error)
+        logger.error("Request %s failed: %s", request_id, what)
+    return found
 
 
 def traced(error: BaseException) -> str:

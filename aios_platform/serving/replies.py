@@ -1,6 +1,6 @@
 """Answers as callers get them: JSON, or Arrow for a columnar request."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -126,20 +126,33 @@ class Replies:
                 sources[row] = ABSTAINED
         columns: dict[str, Any] = {
             "probability": pa.array(probabilities, pa.float32()),
-            "source": pa.array(sources, pa.string()).dictionary_encode(),
+            "source": _words(sources),
             "abstained": pa.array(abstained),
         }
         if work.sets is not None:
-            columns["negative"] = pa.array((work.sets & 1).astype(bool))
-            columns["positive"] = pa.array((work.sets & 2).astype(bool))
+            # What a fallback answered has none.
+            hops = np.array([source in FALLBACKS for source in work.sources])
+            columns["negative"] = pa.array((work.sets & 1).astype(bool), mask=hops)
+            columns["positive"] = pa.array((work.sets & 2).astype(bool), mask=hops)
         if work.ages is not None:
             columns["feature_age_seconds"] = pa.array(work.ages, from_pandas=True)
         if any(name is not None for name in work.ids):
             columns[self._row_id] = pa.array(list(work.ids), pa.string())
+        if work.versions is not None:
+            columns["version"] = pa.array(list(work.versions), pa.string())
         described = {"model": self._model, **self._head(work)}
         metadata = {f"aios.{key}": str(value) for key, value in described.items()}
-        table = pa.table(columns).replace_schema_metadata(metadata)
+        batch = pa.record_batch(columns, metadata=metadata)
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
         return Reply(200, ARROW, sink.getvalue().to_pybytes())
+
+
+def _words(words: Sequence[str]) -> Any:
+    """Few different words as an Arrow dictionary array."""
+    import pyarrow as pa
+
+    places = {word: place for place, word in enumerate(dict.fromkeys(words))}
+    indices = np.fromiter((places[word] for word in words), np.int32, len(words))
+    return pa.DictionaryArray.from_arrays(indices, pa.array(list(places), pa.string()))

@@ -1,21 +1,18 @@
 """Long requests answered part by part, as the parts are ready: NDJSON or server-sent events."""
 
 import json
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from aios_platform.errors import AiosError, RequestRefused
+from aios_platform.errors import RequestRefused
 from aios_platform.serving.intake import part_of, work_of
-from aios_platform.serving.problems import problem_of, traced
+from aios_platform.serving.problems import told
 from aios_platform.serving.replies import NDJSON
 from aios_platform.serving.requests import Request
 
 if TYPE_CHECKING:
     from aios_platform.serving.gateway import Gateway
-
-logger = logging.getLogger(__name__)
 
 __all__ = ["EVENTS", "NDJSON", "stream"]
 
@@ -70,10 +67,8 @@ async def stream(gateway: "Gateway", request: Request, kind: bytes, send: Send) 
             await _write(send, kind, lines, "prediction")
         end["rows"] = first
     except Exception as error:
-        if not isinstance(error, AiosError):
-            logger.error("Request %s failed: %s", request_id, traced(error))
-        told = problem_of(error)
-        end = {"done": False, "rows": first, "code": told.code, "detail": told.detail}
+        problem = told(error, request_id)
+        end = {"done": False, "rows": first, "code": problem.code, "detail": problem.detail}
     end["request_id"] = request_id
     await _write(send, kind, [end], "end")
     await send({"type": "http.response.body", "body": b""})

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from aios_platform.errors import RequestRefused
 from aios_platform.serving.arrow_streams import refuse_growth
+from aios_platform.serving.requests import LONGEST_NAME
 
 HEADER_LENGTH = b"inference-header-content-length"
 DATATYPES: dict[str, Any] = {
@@ -27,6 +28,7 @@ DATATYPES: dict[str, Any] = {
     "FP64": np.float64,
 }
 TEXT = "BYTES"
+OUTPUTS = {"probability": "FP32", "source": TEXT, "abstained": "BOOL", "version": TEXT}
 
 
 class Output(msgspec.Struct):
@@ -73,13 +75,24 @@ def read_tensors(headers: list[tuple[bytes, bytes]], body: bytes) -> tuple[Infer
             )
         body, binary = body[: int(length)], body[int(length) :]
     try:
-        return _decode(body), binary
+        asked = _decode(body)
     except msgspec.ValidationError as error:
         raise RequestRefused(f"The request is none of V2: {error}.", code="invalid_input") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestRefused(
             f"The body is not JSON: {str(error)[:200]}.", code="malformed_body"
         ) from None
+    _check(asked)
+    return asked, binary
+
+
+def _check(asked: InferRequest) -> None:
+    """Refuse what the types do not say, before anything is computed."""
+    if asked.id is not None and not (len(asked.id) <= LONGEST_NAME and asked.id.isprintable()):
+        raise RequestRefused("The id is too long or cannot be printed.", code="invalid_input")
+    for output in asked.outputs:
+        if output.name not in OUTPUTS:
+            raise RequestRefused(f"There is no output '{output.name[:50]}'.", code="invalid_input")
 
 
 def columns_of(tensors: Sequence[Tensor], binary: bytes, most: int) -> dict[str, pa.Array]:

@@ -17,11 +17,12 @@ import numpy as np
 from aios_platform import __version__
 from aios_platform.errors import RequestRefused
 from aios_platform.serving.intake import columnar_work
-from aios_platform.serving.problems import MEDIA_TYPE, problem_of
-from aios_platform.serving.replies import ABSTAINED, JSON, Reply
+from aios_platform.serving.problems import told
+from aios_platform.serving.replies import ABSTAINED, JSON, Reply, problem_reply
 from aios_platform.serving.requests import read_headers
 from aios_platform.serving.tensor_inputs import (
     HEADER_LENGTH,
+    OUTPUTS,
     TEXT,
     InferRequest,
     Output,
@@ -56,16 +57,16 @@ class V2:
         try:
             return await self._route(method, path.rstrip("/"), headers, body)
         except Exception as error:
-            told = problem_of(error)
-            content = json.loads(told.body(""))
-            return Reply(
-                told.status, MEDIA_TYPE, json.dumps({"error": told.detail, **content}).encode()
-            )
+            problem = told(error, "")
+            content = {"error": problem.detail, **json.loads(problem.body(""))}
+            return problem_reply(problem, "")._replace(body=json.dumps(content).encode())
 
     async def _route(
         self, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes
     ) -> Reply:
         if path in ("/v2", "/v2/health/live", "/v2/health/ready"):
+            if method not in ("GET", "HEAD"):
+                raise RequestRefused("The method is not allowed here.", code="method_not_allowed")
             return self._server(path)
         found = _PATH.fullmatch(path)
         if found is None:
@@ -104,9 +105,14 @@ class V2:
         arrived = time.monotonic()
         request = read_headers(model, body, headers)
         self.gateway.access.admit(request.authorization, model)
+        if request.idempotency_key is not None:
+            raise RequestRefused(
+                "An Idempotency-Key is of no use here: answers of this protocol are not kept.",
+                remedy="Ask for /v1/models/{model}:predict, or send no key.",
+            )
         asked, binary = read_tensors(headers, body)
         columns = columns_of(asked.inputs, binary, deployment.serving.max_rows)
-        name = asked.id if asked.id and len(asked.id) <= 200 else self.gateway.new_id()
+        name = asked.id or self.gateway.new_id()
         work = columnar_work(columns, request, deployment, name, arrived)
         answered = await self.gateway.answer(work, deployment)
         return _answer(deployment, answered, asked)
@@ -122,9 +128,7 @@ def _metadata(deployment: "Deployment") -> dict[str, Any]:
             for entry in deployment.contract.sent
         ],
         "outputs": [
-            {"name": "probability", "datatype": "FP32", "shape": [-1]},
-            {"name": "source", "datatype": TEXT, "shape": [-1]},
-            {"name": "abstained", "datatype": "BOOL", "shape": [-1]},
+            {"name": name, "datatype": kind, "shape": [-1]} for name, kind in OUTPUTS.items()
         ],
     }
 
@@ -137,17 +141,21 @@ def _answer(deployment: "Deployment", work: Work, asked: InferRequest) -> Reply:
         ABSTAINED if unsure else source
         for source, unsure in zip(work.sources, abstained, strict=True)
     ]
-    values = {"probability": probabilities, "source": sources, "abstained": abstained}
+    by = (work.served_by or work.version).version
+    values = {
+        "probability": probabilities,
+        "source": sources,
+        "abstained": abstained,
+        "version": list(work.versions or [by] * work.count),
+    }
     wanted = asked.outputs or [Output(name) for name in values]
     outputs, parts = [], []
     for output in wanted:
-        value = values.get(output.name)
-        if value is None:
-            raise RequestRefused(f"There is no output '{output.name[:50]}'.", code="invalid_input")
+        value = values[output.name]
         packed = output.parameters.get(
             "binary_data", asked.parameters.get("binary_data_output", False)
         )
-        kind = {"probability": "FP32", "source": TEXT, "abstained": "BOOL"}[output.name]
+        kind = OUTPUTS[output.name]
         described: dict[str, Any] = {"name": output.name, "datatype": kind, "shape": [work.count]}
         if packed is True:
             parts.append(_bytes_of(value))
@@ -158,7 +166,7 @@ def _answer(deployment: "Deployment", work: Work, asked: InferRequest) -> Reply:
     head = json.dumps(
         {
             "model_name": deployment.declaration.name,
-            "model_version": (work.served_by or work.version).version,
+            "model_version": by,
             "id": work.request_id,
             "parameters": {
                 "contract": work.contract.version,

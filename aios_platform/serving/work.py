@@ -36,8 +36,8 @@ class Work:
     __slots__ = (
         "ages", "arrived", "contract", "count", "deadline", "done", "ended", "error", "failed",
         "frame", "ids", "moments", "parts", "places", "probabilities", "recorded", "reply",
-        "request_id", "role", "rows", "served", "served_by", "sets", "single", "sources", "tiers",
-        "unsure", "version", "versions",
+        "request_id", "role", "rows", "served", "served_by", "sets", "single", "sources", "stages",
+        "taken", "tiers", "unsure", "version", "versions",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +74,10 @@ class Work:
         """Places of the tiers that may answer; None: all."""
         self.ended = False
         """Whether whoever waits was told."""
+        self.taken = arrived
+        """When its batch began, monotonic seconds."""
+        self.stages: Sequence[tuple[str, float, float]] = ()
+        """What was done when: name, begin, end, monotonic seconds."""
         self.error: BaseException | None = None
         self.version: Any = None
         """The version that was asked (`ServedVersion`)."""
