@@ -2,83 +2,22 @@
 
 import gzip
 import json
-from collections.abc import Iterator
 
 import psutil
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.faults.gateway_process import Answer, GatewayProcess, gateway
-from tests.served_models import ROW, declare, make_champion, network
+from tests.faults.gateway_process import JSON, Answer, GatewayProcess
+from tests.faults.raw_http import GOOD, MODEL, PATH, answers, chunked, exchange, instance, post
+from tests.served_models import ROW
 
 pytestmark = [pytest.mark.postgres]
 
-MODEL = "odd_requests"
-PATH = f"/v1/models/{MODEL}:predict"
+
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def served(database, tmp_path_factory) -> Iterator[GatewayProcess]:
-    from aios_platform.artifacts import ArtifactStore
-
-    folder = tmp_path_factory.mktemp("gateway")
-    store = ArtifactStore(str(folder / "artifacts"))
-    declare(folder / "defs", MODEL, max_body_mib=1, max_rows=100)
-    make_champion(database, store, network(), model=MODEL)
-    with gateway(
-        folder, database=database, artifacts=str(folder / "artifacts"), defs=folder / "defs"
-    ) as started:
-        yield started
-
-
-def exchange(served: GatewayProcess, *parts: bytes) -> bytes:
-    """Write bytes and read until the gateway hangs up."""
-    with served.connect() as connection:
-        for part in parts:
-            try:
-                connection.sendall(part)
-            except BrokenPipeError:
-                break
-        return b"".join(iter(lambda: connection.recv(65536), b""))
-
-
-def answers(stream: bytes) -> list[Answer]:
-    """The HTTP answers in a stream."""
-    found = []
-    while stream:
-        head, _, rest = stream.partition(b"\r\n\r\n")
-        first, *lines = head.decode().split("\r\n")
-        headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}
-        length = int(headers["content-length"])
-        found.append(Answer(int(first.split()[1]), headers, rest[:length]))
-        stream = rest[length:]
-    return found
-
-
-def post(body: bytes, *headers: str, path: str = PATH) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "host: gateway", "content-type: application/json"]
-    lines += [f"content-length: {len(body)}", *headers]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-def chunked(body: bytes, *headers: str, size: int = 7) -> bytes:
-    lines = [f"POST {PATH} HTTP/1.1", "host: gateway", "content-type: application/json"]
-    lines += ["transfer-encoding: chunked", *headers]
-    chunks = [body[first : first + size] for first in range(0, len(body), size)]
-    written = [b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in [*chunks, b""]]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + b"".join(written)
-
-
-def instance(**values: str) -> bytes:
-    """A body whose values are written as they are given."""
-    row = {"size": "3.5", "weight": "0.25", "colour": '"red"'} | values
-    return b'{"instance":{%s}}' % ",".join(f'"{k}":{v}' for k, v in row.items()).encode()
-
-
-GOOD = instance()
 ODD = {
     "empty": (b"", 400),
     "no JSON": (b"{", 400),
@@ -136,11 +75,11 @@ BODIES = st.one_of(
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_a_body_is_refused_or_answered_the_same_on_both_ways(served, name):
+def test_a_body_is_refused_or_answered_the_same_on_both_ways(odd_gateway, name):
     body, status = ODD[name]
     named = "x-request-id: odd"
-    [short] = answers(exchange(served, post(body, named, CLOSE)))
-    [long] = answers(exchange(served, chunked(body, named, CLOSE, size=8192)))
+    [short] = answers(exchange(odd_gateway, post(body, named, CLOSE)))
+    [long] = answers(exchange(odd_gateway, chunked(body, named, CLOSE, size=8192)))
     assert short.status == status, short.body
     assert short.json["code"] != "internal_error"
     assert len(short.body) < 2000
@@ -154,15 +93,15 @@ def _kept(answer: Answer) -> dict[str, str]:
 
 @settings(max_examples=60, deadline=None)
 @given(body=BODIES)
-def test_both_ways_through_the_protocol_answer_alike(served, body):
+def test_both_ways_through_the_protocol_answer_alike(odd_gateway, body):
     named = {"content-type": "application/json", "x-request-id": "fuzz"}
-    short = served.ask("POST", PATH, body, named)
-    long = served.ask("POST", PATH, iter([body]), named)
+    short = odd_gateway.ask("POST", PATH, body, named)
+    long = odd_gateway.ask("POST", PATH, iter([body]), named)
     assert short.status < 500
     assert (short.status, short.body, _kept(short)) == (long.status, long.body, _kept(long))
 
 
-def test_pipelined_requests_are_answered_in_their_order(served):
+def test_pipelined_requests_are_answered_in_their_order(odd_gateway):
     names = [f"x-request-id: {n}" for n in range(8)]
     wrong = b"{"
     asked = [
@@ -171,7 +110,7 @@ def test_pipelined_requests_are_answered_in_their_order(served):
         post(GOOD, names[7], CLOSE),
     ]  # fmt: skip
     for parts in ([b"".join(asked)], asked, [bytes([b]) for b in b"".join(asked)]):
-        found = answers(exchange(served, *parts))
+        found = answers(exchange(odd_gateway, *parts))
         assert [answer.json["request_id"] for answer in found] == [str(n) for n in range(8)]
         assert [answer.status for answer in found] == [200, 200, 200, 400, 400, 200, 200, 200]
 
@@ -210,9 +149,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_http_is_told_so_and_hung_up_on(served, name):
+def test_broken_http_is_told_so_and_hung_up_on(odd_gateway, name):
     sent, status = BROKEN[name]
-    [answer] = answers(exchange(served, sent))
+    [answer] = answers(exchange(odd_gateway, sent))
     assert answer.status == status, answer.body
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["connection"] == "close"
@@ -221,17 +160,17 @@ def test_broken_http_is_told_so_and_hung_up_on(served, name):
 UPGRADE = ("connection: upgrade", "upgrade: h2c")
 
 
-def test_another_protocol_is_not_spoken(served):
+def test_another_protocol_is_not_spoken(odd_gateway):
     """The parser drops the body of such a request; without one, the wish is passed over."""
-    [answer] = answers(exchange(served, post(GOOD, *UPGRADE)))
+    [answer] = answers(exchange(odd_gateway, post(GOOD, *UPGRADE)))
     assert (answer.status, answer.json["code"]) == (400, "invalid_request")
     asked = "\r\n".join(["GET /healthz HTTP/1.1", "host: g", *UPGRADE, "", ""]).encode()
-    [answer] = answers(exchange(served, asked))
+    [answer] = answers(exchange(odd_gateway, asked))
     assert (answer.status, answer.headers["connection"]) == (200, "close")
 
 
-def test_a_caller_that_asks_first_is_told_to_go_on(served):
-    with served.connect() as connection:
+def test_a_caller_that_asks_first_is_told_to_go_on(odd_gateway):
+    with odd_gateway.connect() as connection:
         whole = post(GOOD, "expect: 100-continue")
         connection.sendall(whole[: -len(GOOD)])
         assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -241,95 +180,28 @@ def test_a_caller_that_asks_first_is_told_to_go_on(served):
 
 @pytest.mark.parametrize("head", ["content-length: 104857600", "transfer-encoding: chunked"])
 @pytest.mark.parametrize("path", [PATH, f"/v1/models/{MODEL}:stream", f"/v2/models/{MODEL}/infer"])
-def test_a_giant_is_refused_early_takes_no_memory_and_is_told_why(served, path, head):
-    before = memory(served)
+def test_a_giant_is_refused_early_takes_no_memory_and_is_told_why(odd_gateway, path, head):
+    before = memory(odd_gateway)
     part = b"1" * MIB if "length" in head else b"%x\r\n%s\r\n" % (MIB, b"1" * MIB)
     lines = [f"POST {path} HTTP/1.1", "host: g", "content-type: application/json", head, "", ""]
-    [answer] = answers(exchange(served, "\r\n".join(lines).encode(), *[part] * 100))
+    [answer] = answers(exchange(odd_gateway, "\r\n".join(lines).encode(), *[part] * 100))
     assert (answer.status, answer.json["code"]) == (413, "body_too_large")
-    assert memory(served) - before < 40 * MIB
-    assert served.predict(MODEL, {"instance": ROW}).status == 200
+    assert memory(odd_gateway) - before < 40 * MIB
+    assert odd_gateway.predict(MODEL, {"instance": ROW}).status == 200
 
 
-def memory(served: GatewayProcess) -> int:
-    return psutil.Process(served.process.pid).memory_info().rss
+def memory(odd_gateway: GatewayProcess) -> int:
+    return psutil.Process(odd_gateway.process.pid).memory_info().rss
 
 
-ARROW = {"content-type": "application/vnd.apache.arrow.stream"}
-SIZES, COLOURS = pa.array([3.5, 1.0]), pa.array(["red", "blue"])
-COLUMNS = {"size": SIZES, "weight": pa.array([0.25, None]), "colour": COLOURS}
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_body_is_no_stream_either(odd_gateway, name):
+    body, status = ODD[name]
+    answer = odd_gateway.ask("POST", f"/v1/models/{MODEL}:stream", body, {"content-type": JSON})
+    assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
 
 
-def arrow(**columns: pa.Array) -> bytes:
-    table = pa.table(COLUMNS | columns)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
-STREAM = arrow()
-YEAR = 365 * 86400
-MOMENTS = {
-    "JSON, the year 0": instance(at='"0001-01-01T00:00:00+12:00"'),
-    "JSON, the year 10000": instance(at='"9999-12-31T23:59:59-12:00"'),
-    "Arrow, far away": arrow(at=pa.array([0, 1 << 62], pa.timestamp("s"))),
-    "Arrow, before the year 1": arrow(at=pa.array([0, -2000 * YEAR], pa.timestamp("s", "UTC"))),
-    "Arrow, after the year 9999": arrow(at=pa.array([0, 9000 * YEAR], pa.timestamp("s"))),
-    "Arrow, with names": arrow(at=pa.array([0, 1 << 62], pa.timestamp("us")), id=COLOURS),
-}
-
-
-@pytest.mark.parametrize("name", MOMENTS)
-def test_a_time_that_no_calendar_has_is_refused(served, name):
-    headers = ARROW if "Arrow" in name else {"content-type": "application/json"}
-    answer = served.ask("POST", PATH, MOMENTS[name], headers)
-    assert (answer.status, answer.json["code"]) == (422, "invalid_input")
-
-
-WRONG = {
-    "nothing": (b"", 400),
-    "no rows": (STREAM[: STREAM.index(b"red") - 400], 400),
-    "an infinite number": (arrow(size=pa.array([1.0, float("inf")])), 422),
-    "no number": (arrow(size=pa.array([1.0, float("nan")])), 422),
-    "a null too many": (arrow(size=pa.array([1.0, None])), 422),
-    "texts for numbers": (arrow(size=COLOURS), 422),
-    "numbers for texts": (arrow(colour=SIZES), 422),
-    "lists for numbers": (arrow(size=pa.array([[1.0], [2.0]])), 422),
-    "an unknown text": (arrow(colour=pa.array(["red", "green"])), 422),
-    "an unknown column": (arrow(shape=COLOURS), 422),
-    "times for numbers": (arrow(size=pa.array([1, 2], pa.timestamp("s"))), 422),
-    "numbers for times": (arrow(at=SIZES), 422),
-    "JSON": (GOOD, 400),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_arrow_body_is_refused(served, name):
-    body, status = WRONG[name]
-    answer = served.ask("POST", PATH, body, ARROW)
-    assert answer.status == status, answer.body
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    at=st.integers(0, len(STREAM)),
-    cut=st.integers(0, len(STREAM)),
-    put=st.binary(min_size=1, max_size=9),
-    more=st.integers(0, 8),
-)
-def test_a_damaged_arrow_body_is_refused_or_read(served, at, cut, put, more):
-    damaged = (
-        STREAM[:cut],
-        STREAM[:at] + put + STREAM[at + len(put) :],
-        STREAM[: at + more] + STREAM[at:],
-    )
-    for body in damaged:
-        assert served.ask("POST", PATH, body, ARROW).status in (200, 400, 413, 422)
-        assert served.process.poll() is None
-
-
-def test_nothing_of_it_was_a_failure_of_the_gateway(served):
-    assert served.predict(MODEL, {"instance": ROW}).status == 200
-    assert served.metric("aios_refused_total", code="internal_error") == 0
-    assert "Traceback" not in served.log
+def test_nothing_of_it_was_a_failure_of_the_gateway(odd_gateway):
+    assert odd_gateway.predict(MODEL, {"instance": ROW}).status == 200
+    assert odd_gateway.metric("aios_refused_total", code="internal_error") == 0
+    assert "Traceback" not in odd_gateway.log
