@@ -18,11 +18,13 @@ pytestmark = [pytest.mark.postgres]
 
 MODEL = "patient"
 CLIENTS = 200
+MOST = 300
 SECONDS = 1.0
 IMPATIENT = f"""
 from aios_platform.serving import connection
 connection.HEADER_SECONDS = connection.BODY_SECONDS = connection.READ_SECONDS = {SECONDS}
 connection.SWEEP_SECONDS = 0.1
+connection.BoundedConnection.most_connections = {MOST}
 """
 HEAD = f"POST /v1/models/{MODEL}:predict HTTP/1.1\r\nhost: g\r\n".encode()
 SILENT, HEADERS, BODY, CHUNKS = "silent", "headers", "body", "chunks"
@@ -71,7 +73,7 @@ def test_slow_clients_are_closed_and_the_others_answered(served, kind):
     begun = time.monotonic()
     for client in clients:
         client.sendall(BEGUN[kind])
-    served.until(lambda: connections(served) == CLIENTS)
+    served.until(lambda: connections(served) > CLIENTS // 2)
     answered = 0
     while connections(served):
         assert served.predict(MODEL, {"instance": ROW}).status == 200
@@ -84,6 +86,19 @@ def test_slow_clients_are_closed_and_the_others_answered(served, kind):
     for client in clients:
         assert b" 408 " in rest(client) or kind in DRIP
         client.close()
+
+
+def test_of_too_many_clients_the_last_are_sent_away_at_once(served):
+    body = json.dumps({"instance": ROW}).encode()
+    clients = [served.connect() for _ in range(MOST)]
+    for client in clients:
+        client.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
+        assert b" 200 OK" in client.recv(65536)
+    with served.connect() as late:
+        assert b" 429 " in rest(late)
+    for client in clients:
+        client.close()
+    served.until(lambda: served.predict(MODEL, {"instance": ROW}).status == 200)
 
 
 def test_a_client_that_does_not_read_is_closed_and_takes_no_memory(served):
@@ -110,7 +125,7 @@ def test_slow_clients_do_not_keep_it_from_ending(served):
     clients = [served.connect() for _ in range(CLIENTS)]
     for client, kind in zip(clients, itertools.cycle(BEGUN), strict=False):
         client.sendall(BEGUN[kind])
-    served.until(lambda: connections(served) == CLIENTS)
+    served.until(lambda: connections(served) > CLIENTS // 2)
     assert served.end() == 0
     for client in clients:
         client.close()
