@@ -215,7 +215,7 @@ def training_set(
         dataset=f"{model}/training_frame",
         key="2013-01",
         version=1,
-        digest=hashlib.sha256(f"{model}{service}".encode()).hexdigest(),
+        digest=hashlib.sha256(f"{model}{service}{features.names}".encode()).hexdigest(),
         uri="memory://frame",
         rows=100,
         bytes=100,

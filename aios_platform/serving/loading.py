@@ -59,6 +59,14 @@ class Origins:
             DatabaseUnavailable: The ledger or the feature registry does not answer.
         """
         pinned = self._pinned(declaration.name, champion.training_set_digest)
+        table = declaration.source.tables[declaration.source.rows]
+        for field in pinned.features.fields:
+            if field.origin == "request" and field.name not in table.columns:
+                raise VersionUnusable(
+                    f"The version takes '{field.name}' from requests, which is declared no more.",
+                    remedy=f"Declare the column in '{declaration.source.rows}' again, or promote "
+                    "a version that was trained without it.",
+                )
         plan = self.plan(declaration, pinned)
         live, package = load_version(
             self.artifacts,
@@ -93,10 +101,10 @@ class Origins:
             VersionUnusable: It cannot, or it takes other inputs than the live version.
         """
         pinned = self._pinned(declaration.name, rollout.training_set_digest)
-        if pinned.service_digest != loaded.live.service_digest:
+        if not _takes_the_same(pinned, loaded.live):
             raise VersionUnusable(
-                f"Version {rollout.version} of {declaration.name} was trained on another feature "
-                f"service than the live version {loaded.live.version}.",
+                f"Version {rollout.version} of {declaration.name} takes other features than the "
+                f"live version {loaded.live.version}.",
                 remedy="Promote it without a rollout; requests change with it.",
             )
         version, _ = load_version(
@@ -145,7 +153,7 @@ class Origins:
                 continue
             try:
                 pinned = self._pinned(declaration.name, earlier.training_set_digest)
-                if pinned.service_digest != live.service_digest:
+                if not _takes_the_same(pinned, live):
                     continue
                 version, _ = load_version(
                     self.artifacts,
@@ -178,6 +186,11 @@ class Origins:
             DatabaseUnavailable: It cannot be read.
         """
         return champion_of(self.database, model)
+
+
+def _takes_the_same(pinned: TrainingSet, live: ServedVersion) -> bool:
+    """Whether a version takes the features of the live one, in the same order."""
+    return (pinned.service_digest, pinned.features) == (live.service_digest, live.features)
 
 
 @cache

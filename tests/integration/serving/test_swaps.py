@@ -9,11 +9,12 @@ import weakref
 import pyarrow as pa
 import pytest
 
+from aios_platform.contracts.datasets import FeatureSchema
 from aios_platform.contracts.rollouts import RolloutMode
 from aios_platform.inference.session import Session
-from aios_platform.serving import streams
+from aios_platform.serving import loading, streams, watching
 from tests.gateways import JSON, local_gateway, metric, roll_out
-from tests.served_models import ROW, declaration, make_champion, network, training_set
+from tests.served_models import FEATURES, ROW, declaration, make_champion, network, training_set
 
 pytestmark = pytest.mark.postgres
 
@@ -87,19 +88,56 @@ def test_a_version_without_its_bytes_leaves_the_old_one_serving(database, store,
         assert gateway.ask("GET", "/readyz").json["models"][model]["version"] == "1"
 
 
-def test_a_candidate_of_another_feature_service_gets_no_traffic(database, store, model, caplog):
-    from aios_platform.features.pinned_sets import remember
+FEWER = FeatureSchema(fields=FEATURES.fields[1:])
 
+
+@pytest.mark.parametrize("other", [{"service": "5" * 64}, {"features": FEWER}])
+def test_a_version_of_other_features_is_neither_tried_nor_fallen_back_to(
+    database, store, model, caplog, other
+):
+    other = training_set(model=model, **other)
+    content = network(other.features, seed=3)
+    make_champion(database, store, content, model=model, version="0", pinned=other)
     make_champion(database, store, ONE, model=model)
-    other = training_set(model=model, service="5" * 64)
-    remember(store, model, other)
     with local_gateway(database, store, [declaration(model)]) as gateway:
         roll_out(
-            database, model, TWO, store,
+            database, model, content, store,
             mode=RolloutMode.SHADOW, training_set_digest=other.digest,
         )  # fmt: skip
-        gateway.until(lambda: "another feature service" in caplog.text)
+        gateway.until(lambda: "takes other features than the live version" in caplog.text)
         assert gateway.deployment(model).trial is None
+        assert gateway.deployment(model).loaded.fallbacks.previous is None
+
+
+def test_a_version_whose_inputs_are_declared_no_more_is_not_served(database, store, model, caplog):
+    declared = declaration(model)
+    table = declared.source.tables["toys"]
+    columns = {name: column for name, column in table.columns.items() if name != "weight"}
+    source = declared.source.model_copy(
+        update={"tables": {"toys": table.model_copy(update={"columns": columns})}}
+    )
+    make_champion(database, store, ONE, model=model)
+    with local_gateway(database, store, [declared.model_copy(update={"source": source})]):
+        assert "takes 'weight' from requests, which is declared no more" in caplog.text
+
+
+def test_whatever_keeps_a_version_from_being_loaded_is_an_alarm_and_tried_again(
+    database, store, model, monkeypatch, caplog
+):
+    monkeypatch.setattr(watching, "RETRY_SECONDS", 0.01)
+
+    def unforeseen(*_):
+        raise TypeError("unforeseen")
+
+    make_champion(database, store, ONE, model=model)
+    with local_gateway(database, store, [declaration(model)]) as gateway:
+        with monkeypatch.context() as patched:
+            patched.setattr(loading, "input_contracts", unforeseen)
+            make_champion(database, store, TWO, model=model, version="2")
+            gateway.until(lambda: metric("aios_swaps_total", model=model, outcome="failed") > 1)
+            assert gateway.predict(model, {"instance": ROW}).json["version"] == "1"
+            assert "keeps serving: TypeError in" in caplog.text
+        gateway.serves(model, "2")
 
 
 def test_a_stream_goes_on_with_the_version_that_serves_then(database, store, model, monkeypatch):
