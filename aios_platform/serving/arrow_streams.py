@@ -28,22 +28,31 @@ def arrow_columns(body: bytes, most_rows: int) -> dict[str, pa.Array]:
                 remedy="Send them in several requests.",
             )
         with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
-            table = reader.read_all()
-        # Bytes from outside may point anywhere until they are checked.
-        table.validate(full=True)
-        whole = table.combine_chunks()
+            batches = list(reader)
+            # Bytes from outside may point anywhere until they are checked.
+            for batch in batches:
+                batch.validate(full=True)
+            whole = batches[0] if len(batches) == 1 else _together(batches, reader.schema)
     except (pa.ArrowException, OSError, struct.error, IndexError, ValueError) as error:
         raise RequestRefused(
             f"The body is not an Arrow IPC stream: {str(error)[:200]}", code="malformed_body"
         ) from None
-    if len(set(table.column_names)) != table.num_columns:
+    names = whole.schema.names
+    if len(set(names)) != len(names):
         raise RequestRefused("Two columns have one name.", code="malformed_body")
-    if not table.num_rows or not table.num_columns:
+    if not whole.num_rows or not names:
         raise RequestRefused("The request holds no rows.", code="invalid_input")
-    columns = dict(zip(whole.column_names, (c.chunk(0) for c in whole.columns), strict=True))
+    columns = dict(zip(names, whole.columns, strict=True))
     for name, column in columns.items():
         refuse_growth(name, column)
     return columns
+
+
+def _together(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
+    """Several batches as one."""
+    table = pa.Table.from_batches(batches, schema).combine_chunks()
+    arrays = [c.chunk(0) if c.num_chunks else pa.nulls(0, c.type) for c in table.columns]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def refuse_growth(name: str, column: pa.Array) -> None:
@@ -52,6 +61,8 @@ def refuse_growth(name: str, column: pa.Array) -> None:
     Raises:
         RequestRefused: It could.
     """
+    if pa.types.is_floating(column.type):
+        return
     plain = plain_type(column.type)
     if not (
         plain in (pa.string(), pa.null())

@@ -37,13 +37,27 @@ class Columnar:
     def __init__(self, contract: InputContract, features: FeatureSchema) -> None:
         self.contract = contract
         self.features = features
+        self._numerical = features.numerical
+        self._taken = frozenset(features.names)
         columns = {entry.name: entry.column for entry in contract.inputs}
         self._columns: Mapping[str, Column | None] = columns
+        self._optional = {entry.name for entry in contract.inputs if entry.optional}
         self._extra = (contract.names[contract.row_id], *_moment(contract))
+        self._known = (*features.names, *self._extra)
+        numbers = [columns.get(name) for name in self._numerical]
+        self._low = np.array([-np.inf if c is None or c.min is None else c.min for c in numbers])
+        self._high = np.array([np.inf if c is None or c.max is None else c.max for c in numbers])
+        self._needed = np.array(
+            [
+                declared is not None and not declared.nullable and name not in self._optional
+                for name, declared in zip(self._numerical, numbers, strict=True)
+            ],
+            dtype=bool,
+        )
 
     def is_frame(self, names: set[str]) -> bool:
         """Whether these columns are everything that the model takes."""
-        return names.issuperset(self.features.names)
+        return names.issuperset(self._taken)
 
     def frame(self, columns: Mapping[str, pa.Array]) -> Frame:
         """The model's inputs from columns.
@@ -58,17 +72,13 @@ class Columnar:
             RequestRefused: A value is not what the declaration allows, or a column not of its
                 type.
         """
-        self._refuse_strange(columns, (*self.features.names, *self._extra))
-        rows = len(next(iter(columns.values())))
-        matrix = np.empty((rows, len(self.features.numerical)), dtype=np.float32)
-        texts, place = [], 0
-        for field in self.features.fields:
-            if field.kind is FieldKind.NUMERICAL:
-                matrix[:, place] = self._numbers(field, columns[field.name])
-                place += 1
-            else:
-                texts.append(self._words(field, columns[field.name]))
-        return matrix, texts
+        self._refuse_strange(columns, self._known)
+        texts = [
+            self._words(field, columns[field.name])
+            for field in self.features.fields
+            if field.kind is not FieldKind.NUMERICAL
+        ]
+        return self._numbers(columns), texts
 
     def rows(self, columns: Mapping[str, pa.Array]) -> list[Row]:
         """Rows of the contract from columns.
@@ -124,27 +134,27 @@ class Columnar:
                 code="invalid_input",
             )
 
-    def _numbers(self, field: FeatureField, column: pa.Array) -> NDArray[np.float32]:
-        kind = column.type
-        number = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)
-        if not (number or pa.types.is_boolean(kind)):
-            raise wrong_type(field.name, kind, "a number")
-        wide = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    def _numbers(self, columns: Mapping[str, pa.Array]) -> NDArray[np.float32]:
+        names = self._numerical
+        rows = len(next(iter(columns.values())))
+        wide = np.empty((len(names), rows), dtype=np.float64)
+        for place, name in enumerate(names):
+            wide[place] = _wide(name, columns[name])
         with np.errstate(over="ignore"):
-            values: NDArray[np.float32] = wide.astype(np.float32)
+            values: NDArray[np.float32] = wide.T.astype(np.float32, order="C")
         if np.isinf(values).any():
-            raise _wrong_value(field.name, "infinite in float32")
-        declared = self._columns.get(field.name)
-        if declared is not None:
-            missing = np.isnan(values)
-            if missing.any() and not declared.nullable and field.name not in self._optional:
-                raise _wrong_value(field.name, "missing")
-            low, high = declared.min, declared.max
-            if low is not None and (wide < low).any():
-                raise _wrong_value(field.name, f"below {low:g}")
-            if high is not None and (wide > high).any():
-                raise _wrong_value(field.name, f"above {high:g}")
+            self._refuse(np.isinf(values).any(axis=0), "infinite in float32")
+        if np.isnan(wide).any():
+            self._refuse(np.isnan(wide).any(axis=1) & self._needed, "missing")
+        self._refuse(np.fmin.reduce(wide, axis=1) < self._low, "below {:g}", self._low)
+        self._refuse(np.fmax.reduce(wide, axis=1) > self._high, "above {:g}", self._high)
         return values
+
+    def _refuse(self, wrong: Any, what: str, bounds: NDArray[np.float64] | None = None) -> None:
+        if wrong.any():
+            place = int(wrong.argmax())
+            bound = 0.0 if bounds is None else bounds[place]
+            raise _wrong_value(self._numerical[place], what.format(bound))
 
     def _words(self, field: FeatureField, column: pa.Array) -> list[str]:
         if plain_type(column.type) not in (pa.string(), pa.null()):
@@ -171,9 +181,16 @@ class Columnar:
             ) from None
         return found
 
-    @property
-    def _optional(self) -> set[str]:
-        return {entry.name for entry in self.contract.inputs if entry.optional}
+
+def _wide(name: str, column: pa.Array) -> NDArray[np.float64]:
+    """Numbers of a column, shape (rows,); null is NaN."""
+    kind = column.type
+    if pa.types.is_floating(kind) and not column.null_count:
+        return np.asarray(column.to_numpy())
+    number = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)
+    if not (number or pa.types.is_boolean(kind)):
+        raise wrong_type(name, kind, "a number")
+    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
 
 
 def _values(column: pa.Array) -> list[Any]:

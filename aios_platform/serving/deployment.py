@@ -16,6 +16,7 @@ from aios_platform.features.online_plan import OnlinePlan
 from aios_platform.serving.answering import Answerer
 from aios_platform.serving.batches import Batch
 from aios_platform.serving.batching import MicroBatcher
+from aios_platform.serving.columnar import Columnar
 from aios_platform.serving.contract import InputContract
 from aios_platform.serving.fallbacks import Fallbacks
 from aios_platform.serving.features import OnlineReader
@@ -88,6 +89,10 @@ class Deployment:
         self.serving = loaded.declaration.serving
         self.live = loaded.live
         self.contract = loaded.contracts[self.serving.contract.version]
+        self.columnar = {
+            version: Columnar(contract, self.live.features)
+            for version, contract in loaded.contracts.items()
+        }
         self.reader = reader
         self.trial: Trial | None = None
         self._record, self._pair = record, pair

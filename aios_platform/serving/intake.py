@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from aios_platform.errors import RequestRefused, ServingError
 from aios_platform.serving.arrow_streams import arrow_columns
-from aios_platform.serving.columnar import Columnar
 from aios_platform.serving.contract import Row
 from aios_platform.serving.requests import (
     ARROW_TYPE,
@@ -91,7 +90,7 @@ def columnar_work(
     """
     serving = deployment.serving
     contract = contract_of(request, deployment.loaded.contracts, serving.contract.version)
-    columnar = Columnar(contract, deployment.live.features)
+    columnar = deployment.columnar[contract.version]
     now = time.time()
     rows: list[Row] | None = None
     frame = None

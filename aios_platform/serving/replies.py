@@ -154,5 +154,7 @@ def _words(words: Sequence[str]) -> Any:
     import pyarrow as pa
 
     places = {word: place for place, word in enumerate(dict.fromkeys(words))}
-    indices = np.fromiter((places[word] for word in words), np.int32, len(words))
+    indices = np.zeros(len(words), dtype=np.int32)
+    if len(places) > 1:
+        indices[:] = [places[word] for word in words]
     return pa.DictionaryArray.from_arrays(indices, pa.array(list(places), pa.string()))
