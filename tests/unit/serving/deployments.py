@@ -15,25 +15,36 @@ from aios_platform.serving.work import Work, moments_of
 from tests.served_models import FEATURES, SERVICE_DIGEST, declaration
 
 
-def version_of(store, content, declared, version="1"):
+def version_of(store, content, declared, version="1", features=FEATURES):
     digest, _ = store.put(content, ".onnx")
     served, _ = load_version(
         store, declared.serving, model=declared.name, version=version, digest=digest,
-        features=FEATURES, service_digest=SERVICE_DIGEST,
+        features=features, service_digest=SERVICE_DIGEST,
     )  # fmt: skip
     return served
 
 
-def deployment_of(store, content, *, record=lambda _: None, fallbacks=None, **serving):
-    """A deployment; to be made on an event loop."""
-    declared = declaration(**serving)
-    live = version_of(store, content, declared)
+def deployment_of(
+    store,
+    content,
+    *,
+    record=lambda _: None,
+    pair=lambda _: None,
+    fallbacks=None,
+    features=FEATURES,
+    reader=None,
+    policy=None,
+    **serving,
+):
+    """A deployment; to be made on an event loop. `policy` is that of its stored features."""
+    declared = declaration(features=policy or {}, **serving)
+    live = version_of(store, content, declared, features=features)
     champion = Champion.model_construct(version="1", revision=1)
     loaded = Loaded(
         declared, champion, live, fallbacks or Fallbacks(),
-        input_contracts(declared, FEATURES, {}), None,
+        input_contracts(declared, features, {}), None,
     )  # fmt: skip
-    return Deployment(loaded, None, record=record, pair=lambda _: None)
+    return Deployment(loaded, reader, record=record, pair=pair)
 
 
 def work_for(deployment, rows, done, seconds=5.0):
