@@ -183,7 +183,7 @@ def _grouped(
             yield pa.Table.from_batches(waiting, schema)
             waiting, rows = [], 0
     every = pa.chunked_array(names, schema.field(row_id).type)
-    duplicates = len(every) - pc.count_distinct(every).as_py()
+    duplicates = len(every) - len(pc.unique(every))
     if duplicates:
         raise ScoringError(
             f"{duplicates:,} of {len(every):,} rows share their '{row_id}' with another row.",
