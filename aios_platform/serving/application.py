@@ -88,7 +88,9 @@ class Application:
         if not path.startswith("/v1/models/"):
             return _problem("not_found", "There is nothing here; /docs describes what there is.")
         model, _, verb = path.removeprefix("/v1/models/").partition(":")
-        if not verb and method == "GET":
+        if not verb:
+            if method not in ("GET", "HEAD"):
+                return _not_allowed(f"{path[:200]} is read with GET.", b"GET, HEAD")
             return _json(self._described(model))
         if verb not in ("predict", "stream"):
             return _problem("not_found", "There is nothing here; /docs describes what there is.")

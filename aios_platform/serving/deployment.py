@@ -227,6 +227,7 @@ class Deployment:
         self.set_trial(None)
         await asyncio.gather(*self._leaving)
         self.live.close()
+        self.live.metrics.rest()
         if self.reader is not None:
             try:
                 await self.reader.close()

@@ -103,6 +103,11 @@ class VersionMetrics:
         self.answered = cache(self._answered)
         self.source = cache(self._source)
 
+    def rest(self) -> None:
+        """The version takes no traffic any more: nothing waits for it, and nothing is wrong."""
+        self.queue_rows.set(0)
+        self.breaker.set(0)
+
     def _answered(self, code: int) -> Any:
         return REQUESTS.labels(*self._labels, str(code))
 

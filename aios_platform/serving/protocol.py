@@ -30,7 +30,7 @@ class Exchange:
     )  # fmt: skip
 
     def __init__(self, keep_alive: bool) -> None:
-        self.body = b""
+        self.body: bytes | bytearray = b""
         self.more_body = True
         self.keep_alive = keep_alive
         self.disconnected = False
@@ -80,6 +80,7 @@ class GatewayProtocol(BoundedConnection):
             and self.parser.get_method() == POST
             and self.parser.get_http_version() == "1.1"
             and b"%" not in url
+            and b"?" not in url
         ):
             self._exchange = self.cycle = Exchange(self.parser.should_keep_alive())  # type: ignore[assignment]
             return
@@ -106,7 +107,12 @@ class GatewayProtocol(BoundedConnection):
             if self.cycle is not None and not self._refused:
                 super().on_body(body)
             return
-        exchange.body = exchange.body + body if exchange.body else body
+        if not exchange.body:
+            exchange.body = body
+        elif isinstance(exchange.body, bytearray):
+            exchange.body += body
+        else:
+            exchange.body = bytearray(exchange.body + body)
 
     def on_message_complete(self) -> None:
         """The request is complete: ask the gateway."""
@@ -118,7 +124,7 @@ class GatewayProtocol(BoundedConnection):
         self._exchange = None
         try:
             model = self.url[len(PREFIX) : -len(SUFFIX)].decode("ascii")
-            request = read_headers(model, exchange.body, self.headers)
+            request = read_headers(model, bytes(exchange.body), self.headers)
         except (RequestRefused, UnicodeDecodeError) as error:
             self._send(exchange, problem_reply(problem_of(_refused(error)), ""))
             return
