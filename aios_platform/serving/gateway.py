@@ -34,6 +34,8 @@ from aios_platform.serving.work import Work
 
 logger = logging.getLogger(__name__)
 
+FORGET_SECONDS = 3600.0
+
 Send = Callable[[Reply], None]
 
 
@@ -83,6 +85,7 @@ class Gateway:
             asyncio.ensure_future(self.watcher.run()),
             asyncio.ensure_future(self._keep_access()),
             asyncio.ensure_future(self._tallies.run()),
+            asyncio.ensure_future(self._forget_keys()),
         ]
 
     async def stop(self, seconds: float = 10.0) -> None:
@@ -291,6 +294,15 @@ class Gateway:
         while True:
             await asyncio.sleep(self.access.refresh_seconds)
             await self._refresh_access()
+
+    async def _forget_keys(self) -> None:
+        """Remove idempotency keys that have had their time, now and then."""
+        while True:
+            await asyncio.sleep(FORGET_SECONDS)
+            try:
+                await asyncio.to_thread(self.idempotency.forget_old)
+            except AiosError as error:
+                logger.warning("Old idempotency keys could not be removed: %s", error)
 
     async def _refresh_access(self) -> None:
         try:
