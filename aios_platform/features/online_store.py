@@ -12,6 +12,7 @@ writes may be repeated and come in any order; and reads a value older than its v
 with the status OUTSIDE_MAX_AGE. "Now" is `reading_time`.
 """
 
+import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -92,6 +93,7 @@ class NewestWinsOnlineStore(PostgreSQLOnlineStore):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.written: Counter[str] = Counter()
+        self._opening = threading.Lock()
 
     def online_write_batch(
         self,
@@ -185,16 +187,17 @@ class NewestWinsOnlineStore(PostgreSQLOnlineStore):  # type: ignore[misc]
         self, config: RepoConfig, autocommit: bool = False
     ) -> Generator[Connection[Any], Any, Any]:
         # Feast's own never returns a connection on an error and never replaces a broken one.
-        if self._conn_pool is None:
-            self._conn_pool = ConnectionPool(
-                conninfo=_get_conninfo(config.online_store),
-                kwargs=_get_conn_kwargs(config.online_store),
-                min_size=0,
-                max_size=config.online_store.max_conn,
-                timeout=WAIT_SECONDS,
-                check=ConnectionPool.check_connection,
-                open=True,
-            )
+        with self._opening:
+            if self._conn_pool is None:
+                self._conn_pool = ConnectionPool(
+                    conninfo=_get_conninfo(config.online_store),
+                    kwargs=_get_conn_kwargs(config.online_store),
+                    min_size=0,
+                    max_size=config.online_store.max_conn,
+                    timeout=WAIT_SECONDS,
+                    check=ConnectionPool.check_connection,
+                    open=True,
+                )
         try:
             with self._conn_pool.connection() as connection:
                 connection.set_autocommit(autocommit)
