@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aios_platform.contracts.datasets import FeatureSchema
-from aios_platform.contracts.serving import Hop, Serving
+from aios_platform.contracts.serving import Serving
 from aios_platform.errors import (
     AiosError,
     DeadlineExceeded,
@@ -23,15 +23,14 @@ from aios_platform.serving.contract import InputContract
 from aios_platform.serving.fallbacks import HOPS, Fallbacks
 from aios_platform.serving.features import FeatureBlock, OnlineReader
 from aios_platform.serving.problems import traced
-from aios_platform.serving.version import Scores, ServedVersion
+from aios_platform.serving.scoring import Scorer
+from aios_platform.serving.version import ServedVersion
 from aios_platform.serving.work import Work
 
 logger = logging.getLogger(__name__)
 
-# Share of the time left that reading features, and then scoring, may take; the rest is for the
-# fallbacks.
+# Share of the time left that reading features may take; the rest is for scoring, and fallbacks.
 READ_SHARE = 0.5
-SCORE_SHARE = 0.7
 BOTH = 3
 UNAVAILABLE = "feature_unavailable"
 
@@ -71,7 +70,7 @@ class Answerer:
         self._ttls = np.array([np.inf if view.ttl is None else view.ttl for view in views])
         self.fallbacks = fallbacks
         self._answered = answered
-        self._tiers = [tier.name for tier in serving.tiers]
+        self._score = Scorer(serving)
 
     def answer(self, works: list[Work], version: ServedVersion) -> Awaitable[None] | None:
         """Answer a batch: at once where that takes less than handing it over."""
@@ -87,12 +86,12 @@ class Answerer:
         try:
             batch = self._batch(works, version, None)
             if version.breaker.allows():
-                self._score_now(batch, version)
+                self._score.now(batch, version)
             previous = self._previous(batch)
             if previous is not None and not previous.inline:
                 return self._by_previous(batch, previous)
             if previous is not None and previous.breaker.allows():
-                self._score_now(batch, previous)
+                self._score.now(batch, previous)
             if not batch.sources:
                 self.fallbacks.answer(batch, self._serving)
             self._finish(batch)
@@ -102,7 +101,7 @@ class Answerer:
 
     async def _by_previous(self, batch: Batch, previous: ServedVersion) -> None:
         try:
-            await self._score_in_thread(batch, previous)
+            await self._score.in_turn(batch, previous)
             if not batch.sources:
                 self.fallbacks.answer(batch, self._serving)
             self._finish(batch)
@@ -117,10 +116,10 @@ class Answerer:
             if block is not None:
                 batch.stages.append(("features", now, time.monotonic()))
             if not (batch.diverted is not None and batch.diverted.all()):
-                await self._score_in_thread(batch, version)
+                await self._score.in_turn(batch, version)
             previous = self._previous(batch)
             if previous is not None:
-                await self._score_in_thread(batch, previous)
+                await self._score.in_turn(batch, previous)
             if not batch.sources or batch.diverted is not None:
                 self.fallbacks.answer(batch, self._serving)
             self._finish(batch)
@@ -149,105 +148,6 @@ class Answerer:
             why = error.what if isinstance(error, AiosError) else traced(error)
         logger.warning("The features of %d rows could not be read: %s", len(rows), why)
         return unread(self._features, len(self.reader.plan.views), len(rows))
-
-    def _score_now(self, batch: Batch, version: ServedVersion) -> None:
-        try:
-            scores = self._score(batch, version)
-        except ScoringError as error:
-            self._failed(version, error)
-            return
-        self._scored(batch, version, scores)
-
-    def _score(self, batch: Batch, version: ServedVersion) -> Scores:
-        start = time.monotonic()
-        try:
-            return self._by_tiers(batch, version)
-        finally:
-            end = time.monotonic()
-            batch.seconds = end - start
-            batch.stages.append(("score", start, end))
-
-    def _by_tiers(self, batch: Batch, version: ServedVersion) -> Scores:
-        tiers = batch.works[0].tiers
-        if all(work.tiers == tiers for work in batch.works):
-            return version.score(batch.matrix, batch.texts, tiers)
-        # Requests with bounds of their own are scored one by one.
-        parts, first = [], 0
-        for work in batch.works:
-            rows = slice(first, first + work.count)
-            parts.append(
-                version.score(
-                    batch.matrix[rows], [column[rows] for column in batch.texts], work.tiers
-                )
-            )
-            first += work.count
-        cached = [part.cached for part in parts if part.cached is not None]
-        return Scores(
-            np.concatenate([part.probabilities for part in parts]),
-            np.concatenate([part.tiers for part in parts]),
-            np.concatenate(cached) if cached else None,
-        )
-
-    async def _score_in_thread(self, batch: Batch, version: ServedVersion) -> None:
-        if not version.breaker.allows():
-            return
-        left = (batch.deadline - time.monotonic()) * SCORE_SHARE
-        if version.inline:
-            self._score_now(batch, version)
-            return
-        loop = asyncio.get_running_loop()
-        try:
-            scores = await asyncio.wait_for(
-                loop.run_in_executor(version.executor, self._score, batch, version),
-                max(left, 0.001),
-            )
-        except TimeoutError:
-            batch.late = True
-            if self._hasty(batch):
-                # It says nothing about the version, which the next batch waits for.
-                return
-            version.abandon()
-            self._failed(version, TimeoutError(f"no answer within {max(left, 0):.3f} s"))
-            return
-        except ScoringError as error:
-            self._failed(version, error)
-            return
-        self._scored(batch, version, scores)
-
-    def _hasty(self, batch: Batch) -> bool:
-        """Whether the callers allowed less time than the declaration does."""
-        # A little less than declared: what is subtracted below was rounded.
-        declared = 0.999 * self._serving.deadline_ms / 1000
-        return all(work.deadline - work.arrived < declared for work in batch.works)
-
-    def _failed(self, version: ServedVersion, error: BaseException) -> None:
-        version.breaker.failed()
-        version.metrics.breaker.set(version.breaker.is_open)
-        logger.error("%s version %s failed: %s", version.model, version.version, error)
-
-    def _scored(self, batch: Batch, version: ServedVersion, scores: Scores) -> None:
-        if version.breaker.is_open:
-            version.metrics.breaker.set(0)
-        version.breaker.succeeded()
-        version.metrics.batch_rows.observe(batch.rows)
-        version.metrics.prediction.observe_many(scores.probabilities)
-        if scores.cached is not None:
-            hits = int(scores.cached.sum())
-            version.metrics.hits.inc(hits)
-            version.metrics.misses.inc(batch.rows - hits)
-        batch.by = version
-        batch.probabilities = scores.probabilities
-        if version is not batch.version:
-            batch.sources = [Hop.PREVIOUS.value] * batch.rows
-            metrics.FALLBACKS.labels(version.model, Hop.PREVIOUS).inc(batch.rows)
-            return
-        if len(self._tiers) == 1:
-            batch.sources = self._tiers * batch.rows
-        else:
-            batch.sources = [self._tiers[place] for place in scores.tiers]
-        if scores.cached is not None:
-            for row in np.flatnonzero(scores.cached):
-                batch.sources[row] = "cache"
 
     def _finish(self, batch: Batch) -> None:
         version, by = batch.version, batch.by
