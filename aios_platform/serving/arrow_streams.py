@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aios_platform.errors import RequestRefused
-from aios_platform.serving.contract import TEXT_MAX
+from aios_platform.serving.inputs import TEXT_MAX
 
 BATCH, DICTIONARY = "record batch", "dictionary"
 

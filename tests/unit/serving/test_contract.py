@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from aios_platform.contracts.serving import EarlierContract
 from aios_platform.errors import DeclarationError, RequestRefused
-from aios_platform.serving.contract import TEXT_MAX, input_contracts
+from aios_platform.serving.contract import input_contracts
+from aios_platform.serving.inputs import TEXT_MAX
 from tests.served_models import FEATURES, ROW, declaration
 
 EARLIER = {
