@@ -7,14 +7,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
-import numpy as np
 from sqlalchemy import Connection
 
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.database import Database
 from aios_platform.errors import AiosError, RequestRefused
 from aios_platform.serving import metrics
+from aios_platform.serving.abstentions import items_of
 from aios_platform.serving.access import Access, Caller
 from aios_platform.serving.answering import READ_SHARE
 from aios_platform.serving.deployment import Deployment, Loaded
@@ -23,8 +22,8 @@ from aios_platform.serving.flushes import record_one
 from aios_platform.serving.idempotency import Idempotency, Stored
 from aios_platform.serving.intake import work_of
 from aios_platform.serving.loading import Origins
-from aios_platform.serving.problems import told
-from aios_platform.serving.recording import Recorder, ReviewItem, ServedRows
+from aios_platform.serving.problems import told, traced
+from aios_platform.serving.recording import Recorder, ServedRows
 from aios_platform.serving.replies import Reply, problem_reply
 from aios_platform.serving.requests import ARROW_TYPE, Request, RequestIds
 from aios_platform.serving.tallies import Tallies
@@ -187,24 +186,9 @@ class Gateway:
     def _count(self, work: Work, deployment: Deployment) -> None:
         for part in work.parts or (work,):
             self._tallies.count(part, deployment.serving.slo)
-            if part.unsure is not None and part.error is None and part.unsure.any():
-                self._review(part, deployment)
-
-    def _review(self, work: Work, deployment: Deployment) -> None:
-        assert work.unsure is not None
-        for place in np.flatnonzero(work.unsure).tolist():
-            self.recorder.review(
-                ReviewItem(
-                    model=work.version.model,
-                    version=work.version.version,
-                    request_id=work.request_id,
-                    place=work.places[place],
-                    row_id=work.ids[place],
-                    inputs=_inputs(work, place, deployment),
-                    probability=float(work.probabilities[place]),
-                    reason="the model is not sure",
-                )
-            )
+            if part.unsure is not None and part.error is None:
+                for item in items_of(part, deployment.contract, deployment.live.features):
+                    self.recorder.review(item)
 
     def _refuse(
         self,
@@ -301,14 +285,16 @@ class Gateway:
             await asyncio.sleep(FORGET_SECONDS)
             try:
                 await asyncio.to_thread(self.idempotency.forget_old)
-            except AiosError as error:
-                logger.warning("Old idempotency keys could not be removed: %s", error)
+            except Exception as error:
+                why = error if isinstance(error, AiosError) else traced(error)
+                logger.warning("Old idempotency keys could not be removed: %s", why)
 
     async def _refresh_access(self) -> None:
         try:
             await self.access.refresh()
-        except AiosError as error:
-            logger.warning("Keys could not be read again: %s", error)
+        except Exception as error:
+            why = error if isinstance(error, AiosError) else traced(error)
+            logger.warning("Keys could not be read again: %s", why)
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether requests can be answered, and the state of what that takes."""
@@ -350,17 +336,3 @@ def _tell(span: Span, work: Work) -> None:
 def _record(served: Sequence[ServedRows], connection: Connection) -> None:
     for rows in served:
         record_one(connection, rows)
-
-
-def _inputs(work: Work, place: int, deployment: Deployment) -> dict[str, Any]:
-    """What came for a row, by name."""
-    if work.frame is None:
-        assert work.rows is not None
-        values: Sequence[Any] = work.rows[place]
-        names: Sequence[str] = deployment.contract.names
-    else:
-        matrix, texts = work.frame
-        values = [*matrix[place].tolist(), *(column[place] for column in texts)]
-        names = (*deployment.live.features.numerical, *deployment.live.features.categorical)
-    plain: dict[str, Any] = msgspec.to_builtins(dict(zip(names, values, strict=True)))
-    return plain
