@@ -45,7 +45,8 @@ def _inputs(
         names: Sequence[str] = contract.names
     else:
         matrix, texts = work.frame
-        values = [*matrix[place].tolist(), *(column[place] for column in texts)]
+        numbers = [None if value != value else value for value in matrix[place].tolist()]
+        values = [*numbers, *(column[place] or None for column in texts)]
         names = (*features.numerical, *features.categorical)
     plain: dict[str, Any] = msgspec.to_builtins(dict(zip(names, values, strict=True)))
     return plain

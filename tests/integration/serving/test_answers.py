@@ -190,7 +190,8 @@ def test_an_unsure_answer_is_the_safe_default_and_goes_to_the_review_queue(serve
             {"instances": [{**row, "id": f"r{place}"} for place, row in enumerate(ROWS)]},
             x_request_id="unsure",
         ).json["predictions"]
-        frame = pa.table({name: [row[name] for row in ROWS] for name in ROWS[0]})
+        # To the model a missing weight is 0.
+        frame = pa.Table.from_pylist([{**row, "weight": row["weight"] or None} for row in ROWS])
         arrow = gateway.ask(
             "POST",
             f"/v1/models/{model}:predict",
@@ -218,6 +219,7 @@ def test_an_unsure_answer_is_the_safe_default_and_goes_to_the_review_queue(serve
     for _, place, _, inputs, probability in kept:
         assert inputs["size"] == ROWS[place]["size"]
         assert inputs["colour"] == "blue"
+        assert (inputs["weight"] or 0.0) == ROWS[place]["weight"]
         assert probability == pytest.approx(full[place], abs=1e-6)
     assert kept[0][2] == f"r{unsure[0]}"
     assert metric("aios_abstentions_total", model=model, version="1") == 2 * len(unsure)

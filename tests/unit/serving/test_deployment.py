@@ -59,7 +59,8 @@ def test_of_a_shared_request_nothing_begins_unless_both_versions_have_room(store
         hold = threading.Event()
         candidate.inline = False
         candidate.executor.submit(hold.wait)
-        deployment.set_trial(trial_of(candidate, steps=(RolloutStep(share=0.5),)))
+        # The candidate gets most of it, and so is the one that has no room.
+        deployment.set_trial(trial_of(candidate, steps=(RolloutStep(share=0.8),)))
         told = []
         shared = work_for(deployment, ROWS[:29], told.append)
         deployment.submit(shared)
