@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.errors import ScoringError
 from aios_platform.inference.session import Session
+from aios_platform.monitoring.served_content import decode
 from aios_platform.serving import engine
 from aios_platform.serving.protocol import GatewayProtocol
 from tests.gateways import JSON, LocalGateway, local_gateway
@@ -343,6 +344,26 @@ def test_a_public_v2_client_works_unchanged(port):
         assert answer.as_numpy("probability").tolist() == expected(ROWS)
         assert answer.get_response()["id"] == "mine"
     connected.close()
+
+
+def test_a_key_is_answered_once_and_recorded_once(served):
+    def ask(row, key):
+        return served.predict(MODEL, {"instance": row}, idempotency_key=key, x_request_id=key)
+
+    first, again = ask(ROW, "key-1"), ask(ROW, "key-1")
+    assert first.status == 200
+    assert first.body == again.body
+    other = ask({**ROW, "size": 4}, "key-1")
+    assert (other.status, other.code) == (422, "idempotency_key_reused")
+    # What was refused leaves the key free.
+    assert ask({}, "key-2").code == "invalid_input"
+    assert ask(ROW, "key-2").status == 200
+    recorded = [
+        row["request_id"]
+        for (content,) in served.rows("SELECT content FROM served_batch WHERE model = :m", m=MODEL)
+        for row in decode(bytes(content)).answers.to_pylist()
+    ]
+    assert [recorded.count(key) for key in ("key-1", "key-2")] == [1, 1]
 
 
 def test_keys_that_make_no_sense_are_refused(served):
