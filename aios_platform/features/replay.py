@@ -76,9 +76,8 @@ class Replay:
         """
         source = self.declaration.source
         frame = self.store.read(version)
-        now = pc.equal(frame[source.prediction_time], moment)
-        raw = self._raw_rows(version)
-        entities, ids = self._as_if_predicted(raw, moment)
+        frame = frame.filter(pc.equal(frame[source.prediction_time], moment))
+        entities, ids = self._as_if_predicted(self._raw_rows(version), moment)
         with tempfile.TemporaryDirectory(prefix="aios-replay-") as folder:
             files = self._known_tables(Path(folder), version.key, moment)
             with replaced(files):
@@ -88,13 +87,13 @@ class Replay:
             then = as_input(known[name], kind, name, version.key)
             yield self._compare(name, ids, moment, as_input(used[name], kind, name, "now"), then)
             # The rows truly predicted at that moment: the training set's own values.
-            place = pc.index_in(frame[source.row_id].filter(now), ids)
+            place = pc.index_in(frame[source.row_id], ids)
             if place.null_count < len(place):
                 yield self._compare(
                     name,
-                    frame[source.row_id].filter(now).filter(pc.is_valid(place)),
+                    frame[source.row_id].filter(pc.is_valid(place)),
                     moment,
-                    frame[name].filter(now).filter(pc.is_valid(place)),
+                    frame[name].filter(pc.is_valid(place)),
                     then.take(place.drop_null()),
                 )
 
@@ -186,30 +185,37 @@ class Replay:
                 )
 
     def _write_window(self, window: Window, wanted: dict[str, str], moment: pa.Scalar) -> None:
+        known = self._known(window, moment)
+        if known is None:
+            for dataset, path in wanted.items():
+                pq.write_table(self.store.read(self.store.require(dataset, window.key)), path)
+            return
+        with closing(FeatureEngine(known, window)) as engine:
+            # The engine has rows of its own.
+            known.clear()
+            for dataset, path in wanted.items():
+                pq.write_table(engine.table(self.queries[dataset]), path)
+
+    def _known(self, window: Window, moment: pa.Scalar) -> dict[str, pa.Table] | None:
+        """The raw tables as they were known at the moment; None when that is as they are."""
         source = self.declaration.source
         raw = {
             name: self.store.scan(versions).to_table()
             for name, versions in raw_versions(self.declaration, window, self.store).items()
         }
-        changed = any(
+        if not any(
             anything_known_after(table, source.tables[name], moment) for name, table in raw.items()
-        )
-        if not changed:
-            for dataset, path in wanted.items():
-                pq.write_table(self.store.read(self.store.require(dataset, window.key)), path)
-            return
-        known = {
+        ):
+            return None
+        return {
             name: as_known(
-                table,
+                raw.pop(name),
                 source.tables[name],
                 moment,
                 self.declaration.label if name == source.rows else None,
             )
-            for name, table in raw.items()
+            for name in list(raw)
         }
-        with closing(FeatureEngine(known, window)) as engine:
-            for dataset, path in wanted.items():
-                pq.write_table(engine.table(self.queries[dataset]), path)
 
     def _compare(
         self,
