@@ -33,11 +33,12 @@ def arrow_columns(body: bytes, most_rows: int) -> dict[str, pa.Array]:
             for batch in batches:
                 batch.validate(full=True)
             whole = batches[0] if len(batches) == 1 else _together(batches, reader.schema)
+            # Names may be no UTF-8.
+            names = whole.schema.names
     except (pa.ArrowException, OSError, struct.error, IndexError, ValueError) as error:
         raise RequestRefused(
             f"The body is not an Arrow IPC stream: {str(error)[:200]}", code="malformed_body"
         ) from None
-    names = whole.schema.names
     if len(set(names)) != len(names):
         raise RequestRefused("Two columns have one name.", code="malformed_body")
     if not whole.num_rows or not names:
