@@ -33,18 +33,25 @@ def arrow_columns(body: bytes, most_rows: int) -> dict[str, pa.Array]:
             for batch in batches:
                 batch.validate(full=True)
             whole = batches[0] if len(batches) == 1 else _together(batches, reader.schema)
-            # Names may be no UTF-8.
-            names = whole.schema.names
-    except (pa.ArrowException, OSError, struct.error, IndexError, ValueError) as error:
+            return _checked(whole)
+    except (pa.ArrowException, OSError, struct.error, LookupError, ValueError) as error:
         raise RequestRefused(
             f"The body is not an Arrow IPC stream: {str(error)[:200]}", code="malformed_body"
         ) from None
+
+
+def _checked(whole: pa.RecordBatch) -> dict[str, pa.Array]:
+    """The columns by name; what they are called may be no UTF-8, which is a `ValueError`."""
+    names = whole.schema.names
     if len(set(names)) != len(names):
         raise RequestRefused("Two columns have one name.", code="malformed_body")
     if not whole.num_rows or not names:
         raise RequestRefused("The request holds no rows.", code="invalid_input")
     columns = dict(zip(names, whole.columns, strict=True))
     for name, column in columns.items():
+        # So may the name of an offset be, which is read here for the first time.
+        if pa.types.is_timestamp(column.type) and column.type.tz == "":
+            raise wrong_type(name, column.type, "a timestamp with an offset")
         refuse_growth(name, column)
     return columns
 

@@ -165,6 +165,8 @@ def test_a_missing_number_may_be_nan_in_rows_as_in_frames():
         (stream({name: pa.concat_arrays([c] * 6) for name, c in GOOD.items()}), "too_many_rows"),
         (stream(pa.concat_tables([pa.table(GOOD)] * 6)), "too_many_rows"),
         (stream(GOOD).replace(b"colour", b"col\xffur"), "malformed_body"),
+        (stream({**GOOD, "at": pa.array([NOW, NOW], pa.timestamp("us", "Paris"))}).replace(
+            b"Paris", b"Par\xffs"), "malformed_body"),
         (b"", "malformed_body"),
         (b"ARROW1\0\0", "malformed_body"),
     ],
