@@ -19,9 +19,16 @@ from aios_platform.errors import LifecycleError
 from aios_platform.ledger.champions import champion_of
 from aios_platform.ledger.entries import entries
 from aios_platform.replay.clocks import Tick, ticks
-from aios_platform.replay.progress import Progress, RunDone, read_progress, write_progress
+from aios_platform.replay.progress import (
+    EveryTraining,
+    Progress,
+    RunDone,
+    read_progress,
+    write_progress,
+)
 from aios_platform.replay.taking_up import TRAINING_STEPS, forget_deaths, unnoted_runs, window_of
-from aios_platform.replay.yardsticks import train_every
+from aios_platform.replay.yardstick_trainer import YardstickTrainer
+from aios_platform.replay.yardsticks import pin_every
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -128,26 +135,31 @@ def _moments(
     progress = progress.model_copy(update={"runs": (*progress.runs, *unnoted)})
     write_progress(store, progress)
     end = names.declaration.windows.window(progress.last).end
-    for tick in moments:
-        results, begun = [], time.perf_counter()
-        last = begun
-        for result in run_until_done(
-            names, definitions, instance, store, database, tick.clock,
-            most_attempts=MOST_ATTEMPTS,
-        ):  # fmt: skip
-            results.append(result)
-            done = _done(result, tick, time.perf_counter() - last)
-            progress = progress.model_copy(update={"runs": (*progress.runs, done)})
+    with YardstickTrainer(names.declaration, store) as trainer:
+        for asked in progress.asked:
+            trainer.ask(asked)
+        for tick in moments:
+            results, begun = [], time.perf_counter()
+            last = begun
+            for result in run_until_done(
+                names, definitions, instance, store, database, tick.clock,
+                most_attempts=MOST_ATTEMPTS,
+            ):  # fmt: skip
+                results.append(result)
+                done = _done(result, tick, time.perf_counter() - last)
+                progress = progress.model_copy(update={"runs": (*progress.runs, done)})
+                write_progress(store, progress)
+                last = time.perf_counter()
+            look_at_freshness(names, store, database, tick.clock, past=True)
+            seconds = time.perf_counter() - begun
+            # After the last window closed there is nothing left to score with it.
+            if progress.yardsticks and tick.matured and tick.clock < end:
+                progress = _with_yardstick(names, stores, progress, tick, results, trainer)
+            progress = _with_trained(progress, trainer)
+            progress = progress.model_copy(update={"through": tick.clock})
             write_progress(store, progress)
-            last = time.perf_counter()
-        look_at_freshness(names, store, database, tick.clock, past=True)
-        seconds = time.perf_counter() - begun
-        # After the last window closed there is nothing left to score with it.
-        if progress.yardsticks and tick.matured and tick.clock < end:
-            progress = _with_yardstick(names, stores, progress, tick, results)
-        progress = progress.model_copy(update={"through": tick.clock})
-        write_progress(store, progress)
-        yield Moment(tick, tuple(results), seconds)
+            yield Moment(tick, tuple(results), seconds)
+        write_progress(store, _with_trained(progress, trainer, wait=True))
 
 
 _ELSEWHERE = (
@@ -217,19 +229,33 @@ def _with_yardstick(
     progress: Progress,
     tick: Tick,
     results: list[RunResult],
+    trainer: YardstickTrainer,
 ) -> Progress:
-    """Train the yardstick with the windows that have just matured, once there is a champion."""
+    """Have the yardstick trained with the windows that have just matured, beside a champion."""
     champion = champion_of(stores.database, names.model)
     if champion is None or champion.live_from is None or champion.live_from > tick.clock:
         return progress
-    begun = time.perf_counter()
     shared = sum(_training_seconds(result) for result in results)
     try:
-        trained = train_every(names, stores, tick.matured[-1], tick.clock, shared_seconds=shared)
+        pinned = pin_every(names, stores, tick.matured[-1], tick.clock, shared_seconds=shared)
     except LifecycleError as error:
         logger.warning("No yardstick at %s: %s", tick.matured[-1], error)
         return progress
-    seconds = progress.yardstick_seconds + time.perf_counter() - begun
-    return progress.model_copy(
-        update={"every": (*progress.every, trained), "yardstick_seconds": seconds}
-    )
+    if isinstance(pinned, EveryTraining):
+        return progress.model_copy(update={"every": (*progress.every, pinned)})
+    trainer.ask(pinned)
+    return progress.model_copy(update={"asked": (*progress.asked, pinned)})
+
+
+def _with_trained(progress: Progress, trainer: YardstickTrainer, *, wait: bool = False) -> Progress:
+    """The progress with the yardsticks that have been trained meanwhile."""
+    for training in trainer.trained(wait=wait):
+        every = sorted((*progress.every, training), key=lambda each: each.clock)
+        progress = progress.model_copy(
+            update={
+                "every": tuple(every),
+                "asked": progress.asked[1:],
+                "yardstick_seconds": progress.yardstick_seconds + training.seconds,
+            }
+        )
+    return progress

@@ -233,7 +233,7 @@ def _costs(replay: Replay) -> str:
         f'<th scope="col">Time for them</th></tr></thead><tbody>{rows}</tbody></table>'
         f"<p>The replay took {seconds(replay.seconds)} in {counted(replay.runs, 'run')} for "
         f"{counted(len(replay.windows), every)}: data checks, features, training, exams, "
-        f"predictions, monitoring and decisions. The yardsticks took another "
+        f"predictions, monitoring and decisions. The yardsticks were trained beside it in "
         f"{seconds(replay.yardstick_seconds)}, which production would not spend.</p>"
     )
 

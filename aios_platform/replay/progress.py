@@ -25,15 +25,20 @@ class RunDone(Record):
     failure: str = ""
 
 
-class EveryTraining(Record):
-    """A training of the yardstick that is trained again with every window."""
+class AskedTraining(Record):
+    """A training that is to be: of the yardstick that is trained again with every window."""
 
     window: str = Field(description="The window whose labels had just matured.")
     clock: datetime
     trained_through: str
     training_set_digest: str
-    model_digest: str
     seconds: float = Field(ge=0)
+
+
+class EveryTraining(AskedTraining):
+    """A training that was."""
+
+    model_digest: str
     shared: bool = Field(description="The loop trained the same model at that moment.")
 
 
@@ -47,7 +52,8 @@ class Progress(Record):
     yardsticks: bool
     through: datetime | None = Field(default=None, description="Last clock that is done.")
     runs: tuple[RunDone, ...] = ()
-    every: tuple[EveryTraining, ...] = ()
+    every: tuple[EveryTraining, ...] = Field(default=(), description="By their clocks.")
+    asked: tuple[AskedTraining, ...] = Field(default=(), description="Not trained yet.")
     yardstick_seconds: float = 0.0
 
 

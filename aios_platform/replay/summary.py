@@ -34,8 +34,8 @@ def replay_summary(replay: Replay, page: str) -> str:
         f"{seconds(replay.seconds)}; {counted(replay.trainings, 'training')} after the first "
         f"version, {seconds(replay.training_seconds)} of training.\n"
         f"Retrained every {every}: {counted(replay.trainings_every, 'training')}, "
-        f"{seconds(replay.training_seconds_every)}. The yardsticks took another "
-        f"{seconds(replay.yardstick_seconds)}.\n"
+        f"{seconds(replay.training_seconds_every)}, of which "
+        f"{seconds(replay.yardstick_seconds)} beside the replay.\n"
         f"Digest {replay.digest}\n"
     )
     table = _table(replay) if replay.windows else ""

@@ -3,7 +3,6 @@
 Neither is a model of the platform: they are not registered, not judged, and never live.
 """
 
-import shutil
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -12,22 +11,21 @@ from aios_platform.components.model_lifecycle.candidates import (
     CANDIDATE,
     MOST_ROWS,
     assemble_matured,
-    training_frame,
 )
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.contracts.datasets import TrainingSet
 from aios_platform.ledger.entries import entries
-from aios_platform.replay.progress import EveryTraining
-from aios_platform.settings import settings
+from aios_platform.replay.progress import AskedTraining, EveryTraining
+from aios_platform.replay.yardstick_trainer import keep_training_set
 
 if TYPE_CHECKING:
     from aios_platform.resources.stores import Stores
 
 
-def train_every(
+def pin_every(
     names: Names, stores: "Stores", window: str, clock: datetime, *, shared_seconds: float
-) -> EveryTraining:
-    """Train as the loop would have, had it been asked to at this moment.
+) -> EveryTraining | AskedTraining:
+    """What the loop would have trained on, had it been asked to at this moment.
 
     Where it was, its model is taken: the same rows give the same bytes.
 
@@ -38,23 +36,26 @@ def train_every(
         clock: The moment; nothing that became known later is looked at.
         shared_seconds: What the loop's own training at this moment took.
 
+    Returns:
+        The training that the loop did, or the one to ask a `YardstickTrainer` for.
+
     Raises:
         LifecycleError: There are too few matured windows.
-        TrainingError: The training gave no usable model.
     """
     begin = time.perf_counter()
     record = _training_set(names, stores, clock)
     kept = _trained_by_the_loop(names, stores, record.digest)
-    digest = kept or _train(names, stores, record)
-    return EveryTraining(
+    asked = AskedTraining(
         window=window,
         clock=clock,
         trained_through=record.windows[-1],
         training_set_digest=record.digest,
-        model_digest=digest,
         seconds=shared_seconds if kept else time.perf_counter() - begin,
-        shared=kept is not None,
     )
+    if kept:
+        return EveryTraining(**asked.model_dump(), model_digest=kept, shared=True)
+    keep_training_set(stores.artifacts, names.model, record)
+    return asked
 
 
 def _training_set(names: Names, stores: "Stores", clock: datetime) -> TrainingSet:
@@ -75,20 +76,3 @@ def _trained_by_the_loop(names: Names, stores: "Stores", training_set: str) -> s
         if row.payload["training_set_digest"] == training_set:
             return str(row.payload["model_digest"])
     return None
-
-
-def _train(names: Names, stores: "Stores", record: TrainingSet) -> str:
-    from aios_platform.training.trainer import train
-
-    declaration = names.declaration
-    workdir = settings().home_path / "training" / names.model / f"yardstick-{record.digest[:16]}"
-    trained = train(
-        declaration.training,
-        record.features,
-        training_frame(stores.artifacts, record),
-        label=declaration.label.column,
-        workdir=workdir,
-    )
-    stores.artifacts.put(trained.onnx, ".onnx")
-    shutil.rmtree(workdir, ignore_errors=True)
-    return trained.digest

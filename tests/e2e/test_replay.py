@@ -9,6 +9,10 @@ import pytest
 from aios_platform.components.model_lifecycle.backfilling import backfill, plan_backfill
 from aios_platform.contracts.replays import Replay
 from aios_platform.errors import LifecycleError
+from aios_platform.features.pinned_sets import recall
+from aios_platform.replay.drive import drive
+from aios_platform.replay.progress import AskedTraining, write_progress
+from aios_platform.replay.yardstick_trainer import keep_training_set
 from tests.e2e import small_flights
 from tests.e2e.replaying import FIRST, LAST, Replaying, small
 
@@ -145,6 +149,28 @@ def test_the_yardsticks_are_the_first_version_and_one_trained_with_every_window(
     mean = (may.against_never.value + june.against_never.value) / 2
     assert found.against_never.value == pytest.approx(mean)
     assert found.against_never.windows == 2
+
+
+def test_a_yardstick_that_was_not_trained_yet_is_trained_when_the_replay_goes_on(calm):
+    model, store, before = calm.names.model, calm.stores.artifacts, calm.noted()
+    [loops_own] = [each for each in before.every if each.window == "2013-05"]
+    keep_training_set(store, model, recall(store, model, loops_own.training_set_digest))
+    asked = AskedTraining(**loops_own.model_dump(include=set(AskedTraining.model_fields)))
+    left = before.model_copy(
+        update={"every": tuple(t for t in before.every if t != loops_own), "asked": (asked,)}
+    )
+    try:
+        definitions = small_flights.definitions(calm.names)
+        assert list(drive(calm.names, definitions, calm.instance, calm.stores, left, [])) == []
+        after = calm.noted()
+    finally:
+        write_progress(store, before)
+    assert after.asked == ()
+    assert [t.window for t in after.every] == [t.window for t in before.every], "by their clocks"
+    [again] = [each for each in after.every if each.window == "2013-05"]
+    assert again.model_digest == loops_own.model_digest, "the bytes that the loop made"
+    assert not again.shared
+    assert after.yardstick_seconds > before.yardstick_seconds
 
 
 def test_a_replay_that_is_done_does_nothing_when_it_is_asked_for_again(calm, found):

@@ -1,0 +1,106 @@
+"""The yardstick's trainings in a process of their own."""
+
+import multiprocessing
+from datetime import UTC, datetime
+
+import pytest
+
+from aios_platform.artifacts import ArtifactStore
+from aios_platform.contracts.datasets import TrainingSet
+from aios_platform.contracts.declaration import ModelDeclaration
+from aios_platform.errors import ArtifactMissing, LifecycleError
+from aios_platform.replay.progress import AskedTraining
+from aios_platform.replay.yardstick_trainer import YardstickTrainer, keep_training_set
+from aios_platform.settings import settings
+from aios_platform.training.trainer import train
+from tests.unit.training.conftest import WINDOWS, make_frame, schema_of
+
+SCHEMA = schema_of(("distance", "delay"), ("carrier",))
+
+
+@pytest.fixture
+def declaration() -> ModelDeclaration:
+    columns = {
+        "row": {"type": "string"},
+        "at": {"type": "timestamp"},
+        "is_late": {"type": "bool", "nullable": True, "known_at": "at"},
+    }
+    return ModelDeclaration.model_validate(
+        {
+            "name": "late",
+            "owner": "team:tests",
+            "windows": {"every": "month", "start": "2024-01"},
+            "source": {
+                "entrypoint": "a:b",
+                "tables": {"rows": {"columns": columns, "row_id": ["row"], "timestamp": "at"}},
+                "rows": "rows",
+                "prediction_time": "at",
+            },
+            "features": {"service": "v1"},
+            "label": {"column": "is_late", "known_at": "at"},
+            "training": {"hidden": [8], "epochs": 1, "batch_size": 256, "accelerator": "cpu"},
+        }
+    )
+
+
+@pytest.fixture
+def record(store: ArtifactStore) -> TrainingSet:
+    frame = make_frame()
+    rows = len(frame) // len(WINDOWS)
+    frames = (
+        store.write("late/training_set", key, frame.slice(place * rows, rows))
+        for place, key in enumerate(WINDOWS)
+    )
+    made = TrainingSet(
+        frames=tuple(frames),
+        exam=(),
+        features=SCHEMA,
+        service_digest="0" * 64,
+        as_of="2024-05-03",
+        cells_replayed=0,
+    )
+    keep_training_set(store, "late", made)
+    return made
+
+
+def asked(digest: str, seconds: float = 0.0) -> AskedTraining:
+    return AskedTraining(
+        window="2024-04",
+        clock=datetime(2024, 5, 3, tzinfo=UTC),
+        trained_through="2024-04",
+        training_set_digest=digest,
+        seconds=seconds,
+    )
+
+
+def test_it_gives_the_bytes_that_this_process_gives_and_tells_what_failed(
+    declaration, store, record, tmp_path
+):
+    with YardstickTrainer(declaration, store) as trainer:
+        assert list(trainer.trained(wait=True)) == [], "nothing was asked for"
+        trainer.ask(asked(record.digest, seconds=100.0))
+        trainer.ask(asked("f" * 64))
+        here = train(
+            declaration.training, SCHEMA, store.scan(record.frames), label="is_late",
+            workdir=tmp_path / "here",
+        )  # fmt: skip
+        answers = trainer.trained(wait=True)
+        found = next(answers)
+        with pytest.raises(ArtifactMissing, match="yardstick ffffffffffff"):
+            next(answers)
+    assert found.model_digest == here.digest
+    assert store.get(here.digest, ".onnx") == here.onnx
+    assert not found.shared
+    assert found.seconds > 100
+    assert multiprocessing.active_children() == []
+    folder = settings().home_path / "training" / "late"
+    assert list(folder.iterdir()) == [], "no checkpoint is left of what is done"
+
+
+def test_a_killed_process_is_told_of(declaration, store, record):
+    with YardstickTrainer(declaration, store) as trainer:
+        trainer.ask(asked(record.digest))
+        [process] = multiprocessing.active_children()
+        process.kill()
+        with pytest.raises(LifecycleError, match="of late ended with -9"):
+            list(trainer.trained(wait=True))
