@@ -95,19 +95,28 @@ class InMemoryData(pl.LightningDataModule):  # type: ignore[misc]
         self._validation = validation
         self._batch_size = batch_size
         self._seed = seed
+        self._handed_out: list[SlicedBatches] = []
 
     def train_dataloader(self) -> Blocks:
         """Blocks of batches in an order of their own each epoch."""
-        return Blocks(SlicedBatches(self._here(self._train), self._batch_size, seed=self._seed))
+        return Blocks(self._batches(self._train, self._batch_size, seed=self._seed))
 
     def val_dataloader(self) -> SlicedBatches:
         """Batches in the order of rows."""
-        return SlicedBatches(self._here(self._validation), EVALUATION_BATCH)
+        return self._batches(self._validation, EVALUATION_BATCH)
 
-    def _here(self, rows: Rows) -> Rows:
+    def teardown(self, stage: str) -> None:  # noqa: ARG002
+        """Let go of the rows: a trainer is a cycle, which lives until cycles are collected."""
+        del self._train, self._validation
+        for batches in self._handed_out:
+            del batches.rows
+
+    def _batches(self, rows: Rows, size: int, *, seed: int | None = None) -> SlicedBatches:
         device = self.trainer.strategy.root_device
         encoded, codes, labels = (array.to(device) for array in rows)
-        return encoded, codes, labels
+        batches = SlicedBatches((encoded, codes, labels), size, seed=seed)
+        self._handed_out.append(batches)
+        return batches
 
 
 def stream_seed(*parts: int) -> int:

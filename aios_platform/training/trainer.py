@@ -97,6 +97,8 @@ def train(
         slope * np.concatenate([learnt, held_out]),
         np.concatenate([train_rows[2].numpy() > 0, truth]),
     )
+    # The largest thing there is; what follows needs memory of its own.
+    del plan, train_rows
     model = CalibratedEnsemble(
         encoder, [member.network for member in members], slope, intercept
     ).eval()
