@@ -11,8 +11,8 @@ a quiet one. Ours validates, batches, counts and records every request (`record.
 embedded Postgres that takes the records is a server beside it, and its processor time is given
 apart. Peers are written as their documentation recommends (`gateway_peers/`), batch where they
 can, wait at most a millisecond for a batch, and are fed the model in one matrix. A peer without a
-virtual environment in --peers is left out. `--write` updates the plot and the figures in
-docs/images/; `--plot-only` draws and prints those again.
+virtual environment in --peers is left out. `--write` updates the README, and figures and plot in
+docs/images/; `--plot-only` does so from the figures that are there.
 """
 
 import argparse
@@ -72,26 +72,24 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="names of the servers to run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.5, help="of one measurement")
-    parser.add_argument("--write", action="store_true", help="update docs/images/")
+    parser.add_argument("--write", action="store_true", help="update the README and its plot")
     parser.add_argument("--plot-only", action="store_true", help="from the figures there")
     options = parser.parse_args()
     if options.install:
         install(options.peers)
         return
-    if not options.plot_only:
-        found = measured(options)
-        if options.write:
-            gateway_report.FIGURES.write_text(json.dumps(found, indent=1) + "\n")
-    else:
+    if options.plot_only:
         found = json.loads(gateway_report.FIGURES.read_text())
+    else:
+        found = measured(options)
     print(gateway_report.tables(found))
     if options.write or options.plot_only:
-        gateway_report.plot(found)
+        gateway_report.write(found)
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """All measurements, in a fresh home."""
-    began = time.perf_counter()
+    load_average = os.getloadavg()[0]
     chosen = [
         contender
         for contender in CONTENDERS
@@ -106,11 +104,11 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         sample = rows(DIFFERENT_ROWS)
         with client() as load, running(chosen, options.peers, home, sample[0]) as servers:
             bench = Bench(load, servers, home, sample, options.rounds, options.seconds)
-            found = {
+            return {
+                "load": load_average,
                 "cores": os.cpu_count(),
                 "rounds": options.rounds,
                 "seconds": options.seconds,
-                "small": gateway_report.multiply_adds(SMALL),
                 "heavy": gateway_report.multiply_adds(HEAVY),
                 "closed": (closed := bench.closed()),
                 "open": bench.opened(closed),
@@ -120,8 +118,6 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
                 "int8": asdict(lost),
                 "swap": bench.swaps(),
             }
-    found["minutes"] = (time.perf_counter() - began) / 60
-    return found
 
 
 @contextmanager
