@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import pyarrow as pa
+    import pyarrow.dataset as pad
 
     from aios_platform.artifacts import ArtifactStore
     from aios_platform.contracts.models import ModelVersion, TrainedModel
@@ -192,14 +193,15 @@ def candidate_of(names: Names, version: str, stores: "Stores") -> Candidate:
     )
 
 
-def training_frame(store: "ArtifactStore", record: TrainingSet) -> "pa.Table":
-    """The rows to train on; of a sample, the same rows every time."""
+def training_frame(store: "ArtifactStore", record: TrainingSet) -> "pa.Table | pad.Dataset":
+    """The rows to train on, as they lie in files; of a sample, the same rows every time."""
     import numpy as np
     import pyarrow as pa
 
-    frame = store.scan(record.frames).to_table()
+    files = store.scan(record.frames)
     if record.sample is None:
-        return frame
+        return files
+    frame = files.to_table()
     step = 1 / record.sample
     places = np.unique(np.arange(0, frame.num_rows, step).astype(np.int64))
     return frame.take(pa.array(places))

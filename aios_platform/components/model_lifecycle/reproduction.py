@@ -18,6 +18,7 @@ from aios_platform.features.pinned_sets import recall
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.dataset as pad
 
     from aios_platform.resources.stores import Stores
 
@@ -187,12 +188,12 @@ def _inputs(was: DatasetVersion, now: DatasetVersion) -> list[Difference]:
     return found
 
 
-def _compared_rows(frame: "pa.Table") -> "pa.Table":
+def _compared_rows(frame: "pa.Table | pad.Dataset") -> "pa.Table":
     import numpy as np
     import pyarrow as pa
 
-    count = min(COMPARED_ROWS, frame.num_rows)
-    places = np.unique(np.linspace(0, frame.num_rows - 1, count).astype(np.int64))
+    rows = frame.num_rows if isinstance(frame, pa.Table) else frame.count_rows()
+    places = np.unique(np.linspace(0, rows - 1, min(COMPARED_ROWS, rows)).astype(np.int64))
     return frame.take(pa.array(places))
 
 
