@@ -1,10 +1,12 @@
 """Training end to end on a small frame: result, determinism, faults."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -240,20 +242,17 @@ def test_a_damaged_or_hostile_checkpoint_is_not_taken_up(
     assert again.digest == model.digest
 
 
-def test_lightning_trains_the_same_weights_as_a_plain_loop(frame, schema, training, tmp_path):
+def plan_of(frame, schema, options, folder):
     import torch
 
-    from aios_platform.training.data import SlicedBatches, stream_seed
     from aios_platform.training.encoding import (
         categorical_codes,
         fit_encoding,
         numerical_matrix,
     )
-    from aios_platform.training.fit import Plan, fit_member
-    from aios_platform.training.module import one_cycle
+    from aios_platform.training.fit import Plan
     from aios_platform.training.networks import NumericalEncoding
 
-    options = training(epochs=2, patience=5)
     split = split_windows(frame, "is_late", "window", 1)
     encoding = fit_encoding(split.train, schema)
     encoder = NumericalEncoding(encoding)
@@ -266,21 +265,47 @@ def test_lightning_trains_the_same_weights_as_a_plain_loop(frame, schema, traini
         for side in (split.train, split.validation)
         for table in [side.select([*schema.names, "is_late"])]
     )
-    plan = Plan(
+    return Plan(
         training=options,
         train=train_rows,
         validation=validation_rows,
         width=encoder.width,
         cardinalities=encoding.cardinalities,
-        folder=tmp_path,
+        folder=folder,
         on_epoch=lambda _: None,
     )
+
+
+def test_a_trained_member_keeps_no_rows(frame, schema, training, tmp_path):
+    from aios_platform.training.fit import fit_member
+
+    plan = plan_of(frame, schema, training(epochs=1), tmp_path)
+    rows = weakref.ref(plan.train[0])
+    gc.disable()
+    try:
+        member = fit_member(plan, 0)
+        del plan
+        assert rows() is None
+    finally:
+        gc.enable()
+    assert len(member.epochs) == 1
+
+
+def test_lightning_trains_the_same_weights_as_a_plain_loop(frame, schema, training, tmp_path):
+    import torch
+
+    from aios_platform.training.data import SlicedBatches, stream_seed
+    from aios_platform.training.fit import fit_member
+    from aios_platform.training.module import one_cycle
+
+    options = training(epochs=2, patience=5)
+    plan = plan_of(frame, schema, options, tmp_path)
     member = fit_member(plan, 0)
 
     with torch.random.fork_rng():
         network = plan.network(0)
         seed = stream_seed(options.seed, 0)
-        batches = SlicedBatches(train_rows, plan.batch_size, seed=seed)
+        batches = SlicedBatches(plan.train, plan.batch_size, seed=seed)
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
