@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from aios_platform.errors import DatabaseUnavailable, SettingsError
 from aios_platform.settings import Settings, settings
@@ -138,7 +144,16 @@ class Database:
             raise _unavailable(self._server, error) from error
         try:
             statement = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
-            yield Lock(connection, bool(connection.execute(statement, {"name": name}).scalar_one()))
+            lock = Lock(
+                connection, bool(connection.execute(statement, {"name": name}).scalar_one())
+            )
+            try:
+                yield lock
+            finally:
+                # Of a closed connection the locks are free only when the server has seen its end.
+                if lock.held:
+                    with suppress(SQLAlchemyError):
+                        connection.execute(text("SELECT pg_advisory_unlock_all()"))
         finally:
             # The server may be gone by now, and the lock with it.
             with suppress(DBAPIError):

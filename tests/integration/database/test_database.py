@@ -162,6 +162,12 @@ def wait_until(condition, seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
+def test_an_exclusive_lock_that_was_let_go_is_free_at_once(database):
+    for _ in range(200):
+        with database.exclusive("again and again") as lock:
+            assert lock.held
+
+
 def test_an_exclusive_lock_is_had_once_and_freed_with_its_holder(database):
     with (
         database.exclusive("a model's plan") as first,
