@@ -78,8 +78,8 @@ class Answerer:
         for work in works:
             work.taken = now
             version.metrics.queue_wait.observe(now - work.arrived)
-        small = sum(work.count for work in works) <= self._serving.batching.max_rows
-        if version.inline and small and (self.reader is None or all(w.frame for w in works)):
+        quick = version.is_quick(sum(work.count for work in works))
+        if quick and (self.reader is None or all(w.frame for w in works)):
             return self._at_once(works, version)
         return self._in_turn(works, version, now)
 

@@ -27,7 +27,6 @@ class Scorer:
 
     def __init__(self, serving: Serving) -> None:
         self._deadline_ms = serving.deadline_ms
-        self._max_rows = serving.batching.max_rows
         self._tiers = [tier.name for tier in serving.tiers]
 
     def now(self, batch: Batch, version: ServedVersion) -> None:
@@ -74,7 +73,7 @@ class Scorer:
         if not version.breaker.allows():
             return
         left = (batch.deadline - time.monotonic()) * SCORE_SHARE
-        if version.inline and batch.rows <= self._max_rows:
+        if version.is_quick(batch.rows):
             self.now(batch, version)
             return
         loop = asyncio.get_running_loop()

@@ -20,7 +20,7 @@ from aios_platform.serving.breaker import CircuitBreaker
 from aios_platform.serving.engine import Engine, Texts
 from aios_platform.serving.metrics import VersionMetrics
 
-# A full batch that takes less is scored on the event loop: handing it to a thread costs as much.
+# What takes less is scored on the event loop: handing it to a thread costs as much.
 INLINE_SECONDS = 0.001
 
 
@@ -88,7 +88,12 @@ class ServedVersion:
         """Time of a full batch when it was warmed, in the fastest tier."""
         # The tiers may all be asked for one batch.
         self.inline = sum(seconds) < INLINE_SECONDS
+        self._quick_rows = int(serving.batching.max_rows * INLINE_SECONDS / sum(seconds))
         self.executor = _executor(model, version)
+
+    def is_quick(self, rows: int) -> bool:
+        """Whether so many rows are scored on the event loop: by the time that a full batch took."""
+        return self.inline and rows <= self._quick_rows
 
     def may_answer(self, tiers: tuple[int, ...] | None) -> bool:
         """Whether it has one of these tiers; None: any."""
