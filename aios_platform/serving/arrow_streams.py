@@ -1,17 +1,61 @@
 """Arrow IPC streams from outside as columns: checked before anything of them is used."""
 
 import struct
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from aios_platform.errors import RequestRefused
 from aios_platform.serving.inputs import TEXT_MAX
 
 BATCH, DICTIONARY = "record batch", "dictionary"
+# Threads cost more than they save on what a request holds.
+ALONE = pa.ipc.IpcReadOptions(use_threads=False)
+FLOATS = frozenset({pa.float32().id, pa.float64().id})
 
 
-def arrow_columns(body: bytes, most_rows: int) -> dict[str, pa.Array]:
+class ArrowColumns(Mapping[str, pa.Array]):
+    """The columns of a checked batch by name, each made when it is asked for.
+
+    Args:
+        batch: The batch.
+        names: Names of its columns; no two are alike.
+    """
+
+    def __init__(self, batch: pa.RecordBatch, names: list[str]) -> None:
+        self._batch = batch
+        self._places = {name: place for place, name in enumerate(names)}
+        self.rows: int = batch.num_rows
+        self._kinds = [kind.id for kind in batch.schema.types]
+
+    def __getitem__(self, name: str) -> pa.Array:
+        return self._batch.column(self._places[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def numbers(self, names: Sequence[str]) -> NDArray[np.float64] | None:
+        """These columns side by side, if all are floating-point numbers; null is NaN.
+
+        Returns:
+            Shape (rows, columns), float32 or float64.
+        """
+        places = [self._places[name] for name in names]
+        if not all(self._kinds[place] in FLOATS for place in places):
+            return None
+        found: NDArray[np.float64] = (
+            self._batch.select(places).to_tensor(null_to_nan=True).to_numpy()
+        )
+        return found
+
+
+def arrow_columns(body: bytes, most_rows: int) -> ArrowColumns:
     """Columns of an Arrow IPC stream.
 
     Compressed bodies are refused: a few kilobytes could become gigabytes.
@@ -27,7 +71,7 @@ def arrow_columns(body: bytes, most_rows: int) -> dict[str, pa.Array]:
                 code="too_many_rows",
                 remedy="Send them in several requests.",
             )
-        with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
+        with pa.ipc.open_stream(pa.py_buffer(body), options=ALONE) as reader:
             batches = list(reader)
             # Bytes from outside may point anywhere until they are checked.
             for batch in batches:
@@ -40,20 +84,21 @@ def arrow_columns(body: bytes, most_rows: int) -> dict[str, pa.Array]:
         ) from None
 
 
-def _checked(whole: pa.RecordBatch) -> dict[str, pa.Array]:
+def _checked(whole: pa.RecordBatch) -> ArrowColumns:
     """The columns by name; what they are called may be no UTF-8, which is a `ValueError`."""
     names = whole.schema.names
     if len(set(names)) != len(names):
         raise RequestRefused("Two columns have one name.", code="malformed_body")
     if not whole.num_rows or not names:
         raise RequestRefused("The request holds no rows.", code="invalid_input")
-    columns = dict(zip(names, whole.columns, strict=True))
-    for name, column in columns.items():
+    for place, kind in enumerate(whole.schema.types):
+        if kind.id in FLOATS:
+            continue
         # So may the name of an offset be, which is read here for the first time.
-        if pa.types.is_timestamp(column.type) and column.type.tz == "":
-            raise wrong_type(name, column.type, "a timestamp with an offset")
-        refuse_growth(name, column)
-    return columns
+        if pa.types.is_timestamp(kind) and kind.tz == "":
+            raise wrong_type(names[place], kind, "a timestamp with an offset")
+        refuse_growth(names[place], whole.column(place))
+    return ArrowColumns(whole, names)
 
 
 def _together(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
@@ -69,8 +114,6 @@ def refuse_growth(name: str, column: pa.Array) -> None:
     Raises:
         RequestRefused: It could.
     """
-    if pa.types.is_floating(column.type):
-        return
     plain = plain_type(column.type)
     if not (
         plain in (pa.string(), pa.null())

@@ -17,7 +17,7 @@ from aios_platform.contracts.datasets import FeatureField, FeatureSchema, FieldK
 from aios_platform.contracts.declaration import Column
 from aios_platform.contracts.record import nearest
 from aios_platform.errors import RequestRefused
-from aios_platform.serving.arrow_streams import plain_type, wrong_type
+from aios_platform.serving.arrow_streams import ArrowColumns, plain_type, wrong_type
 from aios_platform.serving.contract import InputContract, Row
 from aios_platform.serving.work import check_moments, moments_of
 
@@ -136,10 +136,14 @@ class Columnar:
 
     def _numbers(self, columns: Mapping[str, pa.Array]) -> NDArray[np.float32]:
         names = self._numerical
-        rows = len(next(iter(columns.values())))
-        wide = np.empty((len(names), rows), dtype=np.float64)
-        for place, name in enumerate(names):
-            wide[place] = _wide(name, columns[name])
+        together = columns.numbers(names) if isinstance(columns, ArrowColumns) else None
+        if together is not None and names:
+            wide = together.T
+        else:
+            rows = len(next(iter(columns.values())))
+            wide = np.empty((len(names), rows), dtype=np.float64)
+            for place, name in enumerate(names):
+                wide[place] = _wide(name, columns[name])
         with np.errstate(over="ignore"):
             values: NDArray[np.float32] = wide.T.astype(np.float32, order="C")
         if np.isinf(values).any():

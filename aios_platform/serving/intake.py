@@ -1,7 +1,7 @@
 """From a request to work for a deployment: its rows, decoded and checked."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aios_platform.errors import RequestRefused, ServingError
@@ -70,7 +70,7 @@ def work_of(request: Request, deployment: "Deployment", request_id: str, arrived
 
 
 def columnar_work(
-    columns: dict[str, Any],
+    columns: Mapping[str, Any],
     request: Request,
     deployment: "Deployment",
     request_id: str,

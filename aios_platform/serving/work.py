@@ -131,6 +131,8 @@ def moments_of(rows: Sequence[Row], place: int | None, now: float) -> NDArray[np
     """
     if place is None:
         return np.full(len(rows), now)
+    if len(rows) == 1 and rows[0][place] is None:
+        return np.array((now,))
     moments = [now if row[place] is None else _seconds(row[place]) for row in rows]
     check_moments(min(moments), max(moments))
     return np.array(moments, dtype=np.float64)
