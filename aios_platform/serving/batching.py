@@ -66,7 +66,7 @@ class MicroBatcher:
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is being scored."""
-        return not self.rows
+        return not self.rows and not self._busy
 
     def overloaded(self) -> Overloaded:
         """What a request is told that finds the queue full."""
@@ -99,6 +99,7 @@ class MicroBatcher:
         self.check(work)
         self._waiting.append(work)
         self.rows += work.count
+        work.leave = self._left
         if self._busy:
             return
         if self._due is None:
@@ -142,7 +143,6 @@ class MicroBatcher:
         while waiting and (not batch or rows + waiting[0].count <= self._max_rows):
             work = waiting.popleft()
             if now > work.deadline:
-                self.rows -= work.count
                 work.end(
                     DeadlineExceeded(
                         "The request waited beyond its deadline, and was not computed.",
@@ -154,9 +154,11 @@ class MicroBatcher:
             rows += work.count
         return batch, rows
 
+    def _left(self, work: Work) -> None:
+        self.rows -= work.count
+
     def _ended(self, rows: int, seconds: float, done: "asyncio.Future[None] | None" = None) -> None:
         self._busy = False
-        self.rows -= rows
         share = rows / self._max_rows
         taken = seconds / max(share, 1.0)
         self.batch_seconds += NEWEST * min(share, 1.0) * (taken - self.batch_seconds)

@@ -35,7 +35,7 @@ class Work:
 
     __slots__ = (
         "ages", "arrived", "contract", "count", "deadline", "done", "ended", "error", "failed",
-        "frame", "ids", "moments", "parts", "places", "probabilities", "recorded", "reply",
+        "frame", "ids", "leave", "moments", "parts", "places", "probabilities", "recorded", "reply",
         "request_id", "role", "rows", "served", "served_by", "sets", "single", "sources", "stages",
         "taken", "tiers", "unsure", "version", "versions",
     )  # fmt: skip
@@ -101,6 +101,8 @@ class Work:
         """Whether it goes into the record of served traffic with others."""
         self.served: Sequence[Any] = ()
         """Its own record (`ServedRows` of each version), where it does not."""
+        self.leave: Callable[[Work], None] | None = None
+        """Called when it ends, before anybody is told: it does not wait in a queue any more."""
         self.reply: Any = None
         """Where the answer goes; the gateway's own."""
 
@@ -113,6 +115,9 @@ class Work:
         if self.ended:
             return
         self.ended = True
+        # Before the caller hears of it: what it asks next is not to find its own rows here.
+        if self.leave is not None:
+            self.leave(self)
         self.error = error or self.error
         try:
             self.done(self)

@@ -196,3 +196,26 @@ def test_a_batch_that_fails_unforeseen_stops_nothing(later, caplog):
     asyncio.run(run())
     assert caplog.text.count("A batch ended with an error: ValueError in") == 2
     assert "Ada" not in caplog.text
+
+
+@pytest.mark.parametrize("seconds", [None, 0.001], ids=["at once", "later"])
+def test_a_caller_never_finds_its_own_rows_before_its_next_request(seconds):
+    async def run():
+        queue = batcher(Model(seconds))
+        done = asyncio.Event()
+
+        def ask_again(ended):
+            assert ended.error is None
+            if not done.is_set():
+                done.set()
+                queue.put(work(rows=500, told=again))
+
+        again = []
+        first = work(rows=500)
+        first.done = ask_again
+        queue.put(first)
+        await done.wait()
+        await idle(queue)
+        assert [each.error for each in again] == [None]
+
+    asyncio.run(run())
