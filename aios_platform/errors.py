@@ -5,6 +5,7 @@ The tree::
     AiosError
     ├── SettingsError            an environment variable or a settings file is wrong
     ├── DeclarationError         a model's declaration is wrong
+    ├── ExtensionError           a part that another package adds cannot be used
     ├── StoreError               a store cannot be reached or is not in the state we left it in
     │   ├── DatabaseUnavailable  Postgres does not answer
     │   ├── ArtifactMissing      an artifact that a record names is not there
@@ -68,6 +69,10 @@ class SettingsError(AiosError):
 
 class DeclarationError(AiosError):
     """A model's declaration is wrong."""
+
+
+class ExtensionError(AiosError):
+    """A part that another installed package adds cannot be found, imported or used."""
 
 
 class StoreError(AiosError):

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import torch
 
 from aios_platform.contracts.datasets import FeatureField, FeatureSchema, FieldKind
-from aios_platform.contracts.declaration import Training
+from aios_platform.contracts.training import Training
 from aios_platform.training.encoding import categorical_codes, fit_encoding, numerical_matrix
 from aios_platform.training.networks import CalibratedEnsemble, EmbeddingMLP, NumericalEncoding
 

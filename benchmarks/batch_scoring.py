@@ -23,7 +23,7 @@ from bare_lifecycle import MODEL, schema_of
 from training import LABEL, TRAINED, build_frame
 
 from aios_platform.artifacts import ArtifactStore
-from aios_platform.contracts.declaration import Training
+from aios_platform.contracts.training import Training
 from aios_platform.inference.batch import score_window
 from aios_platform.inference.session import BATCH_ROWS, Session
 from aios_platform.training.trainer import train

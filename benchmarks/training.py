@@ -22,7 +22,7 @@ import torch
 import yaml
 from bare_lifecycle import MODEL, join, schema_of, write_features, write_raw
 
-from aios_platform.contracts.declaration import Training
+from aios_platform.contracts.training import Training
 from aios_platform.inference.session import Session
 from aios_platform.metrics import evaluate
 from aios_platform.training.data import EVALUATION_BATCH, SlicedBatches, stream_seed

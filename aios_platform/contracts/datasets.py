@@ -29,6 +29,8 @@ class FieldKind(StrEnum):
 
     NUMERICAL = "numerical"
     CATEGORICAL = "categorical"
+    VECTOR = "vector"
+    TEXT = "text"
 
 
 class FeatureField(Record):
@@ -37,10 +39,15 @@ class FeatureField(Record):
     name: str
     kind: FieldKind
     origin: str = Field(description="'request', or the feature view that delivers it.")
+    length: int | None = Field(default=None, ge=1, description="Elements of a vector.")
 
 
 class FeatureSchema(Record):
-    """The ordered inputs of a model: nullable float32 numericals, nullable string categoricals."""
+    """The ordered inputs of a model.
+
+    Nullable float32 numericals, nullable string categoricals and texts, and vectors: lists of
+    `length` float32 each, null where there is none.
+    """
 
     fields: tuple[FeatureField, ...]
 
@@ -53,6 +60,16 @@ class FeatureSchema(Record):
     def categorical(self) -> tuple[str, ...]:
         """Names of the categorical inputs, in order."""
         return tuple(f.name for f in self.fields if f.kind is FieldKind.CATEGORICAL)
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """Names of the vector inputs, in order."""
+        return tuple(f.name for f in self.fields if f.kind is FieldKind.VECTOR)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Names of the text inputs, in order."""
+        return tuple(f.name for f in self.fields if f.kind is FieldKind.TEXT)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -5,14 +5,16 @@
 
 import re
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from aios_platform.contracts.policy import Gate, Share
+from aios_platform.contracts.answers import AnswerSchema
+from aios_platform.contracts.policy import Gate, Share, Task
 from aios_platform.contracts.record import Record, nearest
 from aios_platform.contracts.serving import Serving
 from aios_platform.contracts.surveillance import Monitoring, Retrain
+from aios_platform.contracts.training import Training
 from aios_platform.contracts.windows import WindowSchedule
 
 Identifier = Annotated[
@@ -33,15 +35,24 @@ class ColumnType(StrEnum):
     FLOAT = "float"
     BOOL = "bool"
     TIMESTAMP = "timestamp"
+    VECTOR = "vector"
+    """A fixed number of floats, e.g. the pixels of an image or an embedding."""
+    TEXT = "text"
+    """Free text, e.g. a log line; a `string` is the name of one of many kinds."""
 
 
 class Column(Record):
     """One declared column of a source table, and what is true of every good value in it."""
 
-    type: ColumnType = Field(description="string, int, float, bool or timestamp (UTC).")
+    type: ColumnType = Field(
+        description="string, int, float, bool, timestamp (UTC), vector or text."
+    )
     nullable: bool = Field(default=False, description="May a value be missing?")
-    min: float | None = Field(default=None, description="Smallest good value.")
-    max: float | None = Field(default=None, description="Largest good value.")
+    min: float | None = Field(default=None, description="Smallest good value or element.")
+    max: float | None = Field(default=None, description="Largest good value or element.")
+    length: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Elements of a vector; required for one."
+    )
     values: tuple[str, ...] | None = Field(
         default=None, description="The closed set of good values; unset, any."
     )
@@ -56,9 +67,11 @@ class Column(Record):
             raise ValueError(f"min ({self.min}) is above max ({self.max})")
         if self.values is not None and self.type is not ColumnType.STRING:
             raise ValueError("values can be listed for columns of type string only")
-        numeric = self.type in (ColumnType.INT, ColumnType.FLOAT)
+        numeric = self.type in (ColumnType.INT, ColumnType.FLOAT, ColumnType.VECTOR)
         if (self.min is not None or self.max is not None) and not numeric:
-            raise ValueError("min and max apply to columns of type int or float only")
+            raise ValueError("min and max apply to columns of type int, float or vector only")
+        if (self.length is not None) != (self.type is ColumnType.VECTOR):
+            raise ValueError("length is given for columns of type vector, and for no others")
         return self
 
 
@@ -219,57 +232,18 @@ class Label(Record):
     )
 
 
-class Training(Record):
-    """How the model is trained."""
-
-    network: Literal["embedding_mlp"] = Field(default="embedding_mlp", description="Network.")
-    hidden: tuple[int, ...] = Field(default=(256, 128), description="Widths of hidden layers.")
-    dropout: float = Field(default=0.3, ge=0, lt=1, description="Share of units dropped.")
-    epochs: int = Field(
-        default=4,
-        ge=1,
-        description="Most passes over the training rows, over which the learning rate makes one "
-        "cycle. Few suffice for 100,000 rows or more; take 10 to 30 for fewer.",
-    )
-    patience: int = Field(default=3, ge=1, description="Epochs without improvement before a stop.")
-    batch_size: int = Field(
-        default=2048,
-        ge=1,
-        description="Most rows per step; fewer where an epoch would else have under 50 steps.",
-    )
-    learning_rate: float = Field(default=3e-3, gt=0, description="Peak step size.")
-    weight_decay: float = Field(default=1e-4, ge=0, description="Decoupled weight decay.")
-    members: int = Field(default=1, ge=1, le=16, description="Networks averaged in the ensemble.")
-    seed: int = Field(default=0, ge=0, description="Equal seeds and data give equal models.")
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field(
-        default="auto", description="Where to train; auto takes a GPU where there is one."
-    )
-    min_windows: int = Field(
-        default=2, ge=2, description="Windows of matured data needed before the first training."
-    )
-    max_windows: int | None = Field(
-        default=None, ge=2, description="Train on at most the last n windows; unset, on all."
-    )
-    validation_windows: int = Field(
-        default=1,
-        ge=1,
-        description="Last training windows, held out for early stopping and calibration.",
-    )
-
-    @model_validator(mode="after")
-    def _room(self) -> "Training":
-        if self.validation_windows >= self.min_windows:
-            raise ValueError(
-                f"validation_windows ({self.validation_windows}) leaves no window to train on: "
-                f"min_windows is {self.min_windows}"
-            )
-        return self
-
-
 class Exam(Record):
     """The windows on which candidate and champion are compared; never trained on."""
 
     windows: int = Field(default=1, ge=1, description="The last n matured windows.")
+
+
+LABEL_TYPES: dict[Task, tuple[ColumnType, ...]] = {
+    "binary_classification": (ColumnType.BOOL,),
+    "multiclass_classification": (ColumnType.STRING,),
+    "regression": (ColumnType.FLOAT, ColumnType.INT),
+}
+"""Types that a label's column can have."""
 
 
 class ModelDeclaration(Record):
@@ -278,7 +252,7 @@ class ModelDeclaration(Record):
     name: Identifier = Field(description="Prefix of its assets, datasets, jobs and sensors.")
     owner: str = Field(description="team:<name> or an e-mail address.")
     description: str = Field(default="", description="What the prediction is for.")
-    task: Literal["binary_classification"] = Field(
+    task: Task = Field(
         default="binary_classification", description="What kind of answer the model gives."
     )
     windows: WindowSchedule = Field(description="The partitions in which data arrives.")
@@ -291,6 +265,16 @@ class ModelDeclaration(Record):
     monitoring: Monitoring = Field(default=Monitoring(), description="What is watched.")
     retrain: Retrain = Field(default=Retrain(), description="When to train again.")
     serving: Serving = Field(default=Serving(), description="How it answers in real time.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_task(cls, data: Any) -> Any:
+        """A regression's gate looks at r2, whose margins need no unit, and guards nothing else."""
+        if isinstance(data, dict) and data.get("task") == "regression":
+            gate = data.get("gate", {})
+            if isinstance(gate, dict):
+                data = {**data, "gate": {"metric": "r2", "guards": {}, **gate}}
+        return data
 
     @field_validator("owner")
     @classmethod
@@ -312,11 +296,19 @@ class ModelDeclaration(Record):
                     f"{field} names the column '{column}', which the table "
                     f"'{self.source.rows}' does not declare. {nearest(column, columns)}"
                 )
-        if columns[self.label.column].type is not ColumnType.BOOL:
+        truth = columns[self.label.column]
+        expected = LABEL_TYPES[self.task]
+        if truth.type not in expected:
             raise ValueError(
-                f"label.column '{self.label.column}' is of type "
-                f"{columns[self.label.column].type}; binary classification expects bool"
+                f"label.column '{self.label.column}' is of type {truth.type}; "
+                f"{self.task.replace('_', ' ')} expects {' or '.join(expected)}"
             )
+        if self.task == "multiclass_classification" and len(truth.values or ()) < 2:
+            raise ValueError(
+                f"label.column '{self.label.column}' needs `values`: the classes, in their order"
+            )
+        if self.training.quantiles and self.task != "regression":
+            raise ValueError(f"training.quantiles belong to regression; the task is {self.task}")
         if columns[self.label.known_at].type is not ColumnType.TIMESTAMP:
             raise ValueError(
                 f"label.known_at '{self.label.known_at}' is of type "
@@ -328,3 +320,13 @@ class ModelDeclaration(Record):
         if leaked:
             raise ValueError(f"features.request contains the label's own column {sorted(leaked)}")
         return self
+
+    @property
+    def answers(self) -> AnswerSchema:
+        """What the model answers per row."""
+        classes = self.source.tables[self.source.rows].columns[self.label.column].values
+        return AnswerSchema(
+            task=self.task,
+            classes=classes or () if self.task == "multiclass_classification" else (),
+            quantiles=self.training.quantiles,
+        )

@@ -79,6 +79,8 @@ def _type(annotation: Any) -> str:
         return " \\| ".join(f"`{member.value}`" for member in annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation.__name__
+    if annotation is Any:
+        return "any value"
     names = {str: "text", int: "integer", float: "number", bool: "true/false", date: "date"}
     return names.get(annotation, str(annotation))
 

@@ -50,13 +50,21 @@ def schema_faults(delivered: pa.Schema, declared: Table) -> dict[str, str]:
     return faults
 
 
+def _is_list(found: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_list(found)
+        or pa.types.is_large_list(found)
+        or pa.types.is_fixed_size_list(found)
+    )
+
+
 def _fits(found: pa.DataType, expected: ColumnType) -> bool:
     if pa.types.is_dictionary(found):
         found = found.value_type
     if pa.types.is_null(found):
         return True
     match expected:
-        case ColumnType.STRING:
+        case ColumnType.STRING | ColumnType.TEXT:
             return bool(
                 pa.types.is_string(found)
                 or pa.types.is_large_string(found)
@@ -71,6 +79,8 @@ def _fits(found: pa.DataType, expected: ColumnType) -> bool:
         case ColumnType.TIMESTAMP:
             # Without a zone nobody knows which instant is meant.
             return bool(pa.types.is_timestamp(found) and found.tz is not None)
+        case ColumnType.VECTOR:
+            return bool(_is_list(found) and pa.types.is_floating(found.value_type))
 
 
 def canonical(table: pa.Table, declared: Table) -> pa.Table:

@@ -15,8 +15,8 @@ import torch  # noqa: TID253
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint  # noqa: TID253
 from torch import nn  # noqa: TID253
 
-from aios_platform.contracts.declaration import Training
 from aios_platform.contracts.models import Epoch
+from aios_platform.contracts.training import Training
 from aios_platform.errors import TrainingError
 from aios_platform.training.data import InMemoryData, Rows, stream_seed
 from aios_platform.training.module import MONITOR, BinaryClassifier

@@ -13,9 +13,9 @@ import pyarrow.dataset as pad
 from numpy.typing import NDArray
 
 from aios_platform.contracts.datasets import FeatureSchema
-from aios_platform.contracts.declaration import Training
 from aios_platform.contracts.models import Calibration, Epoch, TrainedModel
 from aios_platform.contracts.record import digest_of
+from aios_platform.contracts.training import Training
 from aios_platform.metrics import evaluate
 from aios_platform.training.calibration import fit_intercept, fit_slope
 from aios_platform.training.encoding import (

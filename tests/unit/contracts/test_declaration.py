@@ -66,7 +66,7 @@ def test_a_minimal_declaration_has_sound_defaults():
         ("source.tables.toys.row_id", [], "source", "needs row_id"),
         ("source.tables.toys.columns.size.type", "floot", "size.type", "'string', 'int', 'float'"),
         ("source.tables.toys.columns.size.max", -1, "columns.size", r"min \(0.0\) is above max"),
-        ("source.tables.toys.columns.at.min", 3, "columns.at", "int or float only"),
+        ("source.tables.toys.columns.at.min", 3, "columns.at", "int, float or vector only"),
         ("label.column", "brokn", "", "label.column.*Did you mean 'broke'"),
         ("label.column", "size", "", "expects bool"),
         ("features.request", ["sise"], "", "features.request.*Did you mean 'size'"),

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from aios_platform.contracts.datasets import FeatureField, FeatureSchema, FieldKind
-from aios_platform.contracts.declaration import Training
+from aios_platform.contracts.training import Training
 
 WINDOWS = ("2024-01", "2024-02", "2024-03", "2024-04")
 ROWS = 500

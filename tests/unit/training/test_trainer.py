@@ -34,7 +34,7 @@ def score(model, frame):
 
 @pytest.fixture(scope="module")
 def trained(frame, schema, tmp_path_factory):
-    from aios_platform.contracts.declaration import Training
+    from aios_platform.contracts.training import Training
 
     training = Training(
         hidden=(16, 8), epochs=3, batch_size=128, learning_rate=0.01, accelerator="cpu"
@@ -164,7 +164,7 @@ def test_a_frame_that_cannot_be_trained_on_is_refused(
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from aios_platform.contracts.declaration import Training
+    from aios_platform.contracts.training import Training
     from aios_platform.training.trainer import train
     from tests.unit.training.conftest import make_frame, schema_of
 
