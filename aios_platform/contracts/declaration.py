@@ -309,6 +309,8 @@ class ModelDeclaration(Record):
             )
         if self.training.quantiles and self.task != "regression":
             raise ValueError(f"training.quantiles belong to regression; the task is {self.task}")
+        if self.gate.max_coverage_error is not None and not self.training.quantiles:
+            raise ValueError("gate.max_coverage_error needs training.quantiles")
         if columns[self.label.known_at].type is not ColumnType.TIMESTAMP:
             raise ValueError(
                 f"label.known_at '{self.label.known_at}' is of type "

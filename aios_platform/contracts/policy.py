@@ -18,6 +18,10 @@ Metric = Literal[
     "ece_debiased",
     "reliability",
     "accuracy",
+    "precision_at_1",
+    "precision_at_2",
+    "precision_at_5",
+    "precision_at_10",
     "macro_f1",
     "rmse",
     "mae",
@@ -33,6 +37,10 @@ METRICS_BY_TASK: dict[Task, tuple[Metric, ...]] = {
         "ece_debiased",
         "reliability",
         "accuracy",
+        "precision_at_1",
+        "precision_at_2",
+        "precision_at_5",
+        "precision_at_10",
     ),
     "multiclass_classification": (
         "roc_auc",
@@ -118,6 +126,11 @@ class Gate(Record):
     min_slice_rows: int = Field(
         default=500, ge=2, description="Smaller slices are shown, and not judged."
     )
+    max_coverage_error: Share | None = Field(
+        default=None,
+        description="Largest |share of labels at most a quantile - its level| of a regression's "
+        "declared quantiles; unset, it is shown and not judged.",
+    )
     protected: tuple[Protected, ...] = Field(
         default=(), description="Protected attributes, whose groups must be treated alike."
     )
@@ -171,6 +184,11 @@ class Gate(Record):
                 raise ValueError(f"{field} names {', '.join(twice)} more than once")
         return self
 
+    @property
+    def named(self) -> tuple[Metric, ...]:
+        """Metrics that the policy looks at."""
+        return tuple(dict.fromkeys((self.metric, *self.guards, *self.floors)))
+
     def check_task(self, task: Task) -> None:
         """Check that every metric of the policy is one that the task has.
 
@@ -189,5 +207,7 @@ class Gate(Record):
                         f"gate.{field} names '{metric}', which {task} does not have. "
                         f"{nearest(metric, known)}"
                     )
+        if self.max_coverage_error is not None and task != "regression":
+            raise ValueError(f"gate.max_coverage_error belongs to regression; the task is {task}")
         if self.protected and task != "binary_classification":
             raise ValueError(f"gate.protected bounds rates of a positive class; {task} has none")

@@ -7,7 +7,7 @@ take checked input and are what the registry and the bootstrap are built of.
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from aios_platform.metrics.binning import (
     ECE_BINS,
@@ -155,6 +155,48 @@ def _pr_auc(truth: Labels, scores: Scores) -> float:
     return float((np.diff(hits, prepend=0) * hits / (ends + 1)).sum() / hits[-1])
 
 
+def precision_at(truth: Labels, scores: Scores, percent: int) -> float:
+    """Precision among the rows of highest score: of a fixed budget of alerts, the share of hits.
+
+    The budget is so many percent of the rows, rounded down, at least one row. Where it ends among
+    equal scores, the figure is the mean over all orders of those rows (McSherry and Najork 2008,
+    ECIR 2008, LNCS 4956:414-421): the order of the rows has no influence.
+
+    Args:
+        truth: Checked labels, shape (n,).
+        scores: Checked scores, shape (n,).
+        percent: The budget in percent of the rows.
+    """
+    return weighted_precision_at(truth, scores, percent)(np.ones(truth.size))
+
+
+def weighted_precision_at(
+    truth: Labels, scores: Scores, percent: int
+) -> Callable[[NDArray[np.float64]], float]:
+    """`precision_at` as a function of how often each row counts, shape (n,), summing to n."""
+    levels, level_of = np.unique(-scores, return_inverse=True)
+    budget = max(1, truth.size * percent // 100)
+    positive = truth.astype(np.float64)
+
+    def value(counts: NDArray[np.float64]) -> float:
+        rows = np.bincount(level_of, counts, levels.size)
+        hits = np.bincount(level_of, positive * counts, levels.size)
+        reached = np.cumsum(rows)
+        last = int(np.searchsorted(reached, budget))
+        before, found = reached[last] - rows[last], hits[:last].sum()
+        return float((found + hits[last] * (budget - before) / rows[last]) / budget)
+
+    return value
+
+
+ALERT_BUDGETS = {f"precision_at_{percent}": percent for percent in (1, 2, 5, 10)}
+"""Metrics of a fixed alert budget, and its percent of the rows."""
+
+
+def _at(percent: int) -> Callable[[Labels, Scores], float]:
+    return lambda truth, scores: precision_at(truth, scores, percent)
+
+
 METRICS: dict[str, Callable[[Labels, Scores], float]] = {
     "roc_auc": mann_whitney,
     "pr_auc": _pr_auc,
@@ -164,4 +206,5 @@ METRICS: dict[str, Callable[[Labels, Scores], float]] = {
     "ece_debiased": binned_ece_debiased,
     "reliability": binned_reliability,
     "accuracy": _accuracy,
+    **{name: _at(percent) for name, percent in ALERT_BUDGETS.items()},
 }

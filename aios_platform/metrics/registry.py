@@ -25,6 +25,10 @@ METRICS_OF: dict[Task, dict[str, Callable[[Any, Any], float]]] = {
     "regression": regression.METRICS,
 }
 METRICS = METRICS_OF[BINARY]
+ON_REQUEST = frozenset(binary.ALERT_BUDGETS)
+"""Metrics that are computed where a policy names them, and not otherwise."""
+NEED_EVERY_CLASS = frozenset({"roc_auc", "macro_f1"})
+"""Metrics of a multiclass task that are undefined where a class has no row."""
 LESS_IS_BETTER = frozenset(
     {"log_loss", "brier", "ece", "ece_debiased", "reliability", "mae", "rmse"}
 )
@@ -99,14 +103,14 @@ def evaluate(
     Args:
         labels: Shape (n,), see `checked`.
         scores: Shape (n,) or (n, classes), see `checked`.
-        names: Metrics to compute; unset, all of the task.
+        names: Metrics to compute; unset, those of the task that need not be asked for.
         task: Kind of answer the model gives.
 
     Raises:
         MetricError: No metric can be computed from the input.
     """
     wanted = {
-        name: metric_of(name, task=task) for name in (METRICS_OF[task] if names is None else names)
+        name: metric_of(name, task=task) for name in (usual(task) if names is None else names)
     }
     truth, values = checked(labels, scores, task=task)
     found = {name: metric(truth, values) for name, metric in wanted.items()}
@@ -119,8 +123,40 @@ def evaluate(
     return found
 
 
+def usual(task: Task, also: Iterable[str] = ()) -> list[str]:
+    """Names of a task's metrics, without those on request, then further ones."""
+    names = [name for name in METRICS_OF[task] if name not in ON_REQUEST]
+    return list(dict.fromkeys([*names, *also]))
+
+
+def computable(
+    labels: ArrayLike, scores: ArrayLike, *, task: Task = BINARY, also: Iterable[str] = ()
+) -> list[str]:
+    """Names of the metrics that some rows allow: where a class lacks, not all of them.
+
+    Args:
+        labels: Shape (n,), see `checked`.
+        scores: Shape (n,) or (n, classes), see `checked`.
+        task: Kind of answer the model gives.
+        also: Metrics on request to compute besides.
+
+    Raises:
+        MetricError: No metric can be computed from the input.
+    """
+    truth, values = checked(labels, scores, task=task)
+    names = usual(task, also)
+    if task == "multiclass_classification" and not judgeable(truth, values, task=task):
+        return [name for name in names if name not in NEED_EVERY_CLASS]
+    return names
+
+
 def evaluate_by(
-    labels: ArrayLike, scores: ArrayLike, groups: ArrayLike, *, task: Task = BINARY
+    labels: ArrayLike,
+    scores: ArrayLike,
+    groups: ArrayLike,
+    names: Iterable[str] | None = None,
+    *,
+    task: Task = BINARY,
 ) -> dict[str, dict[str, float]]:
     """All metrics of each group of rows by itself; groups that allow none are left out.
 
@@ -133,6 +169,7 @@ def evaluate_by(
         labels: Shape (n,), see `checked`.
         scores: Shape (n,) or (n, classes), see `checked`.
         groups: Shape (n,), name of each row's group.
+        names: Metrics to compute, as in `evaluate`.
         task: Kind of answer the model gives.
 
     Returns:
@@ -142,31 +179,34 @@ def evaluate_by(
         MetricError: No metric can be computed from the input.
     """
     truth, values = checked(labels, scores, task=task)
-    names = np.asarray(groups).astype(str)
-    if names.shape != truth.shape:
+    wanted = None if names is None else list(names)
+    group_of = np.asarray(groups).astype(str)
+    if group_of.shape != truth.shape:
         raise MetricError(
-            f"The groups have the shape {names.shape}; the labels have {truth.shape}.",
+            f"The groups have the shape {group_of.shape}; the labels have {truth.shape}.",
             remedy="Give each row one group.",
         )
     found = {}
-    for name in np.unique(names):
-        inside = names == name
+    for name in np.unique(group_of):
+        inside = group_of == name
         if judgeable(truth[inside], values, task=task):
-            found[str(name)] = evaluate(truth[inside], values[inside], task=task)
+            found[str(name)] = evaluate(truth[inside], values[inside], wanted, task=task)
     return found
 
 
-def judgeable(truth: Any, scores: Any, *, task: Task = BINARY) -> bool:
-    """Whether rows with these checked labels allow every metric of the task.
+def judgeable(truth: Any, scores: Any, *, task: Task = BINARY, metric: str | None = None) -> bool:
+    """Whether rows with these checked labels allow a metric, or every metric of the task.
 
     Args:
         truth: Checked labels of the rows, shape (n,).
         scores: Checked scores of any rows; only their number of classes is looked at.
         task: Kind of answer the model gives.
+        metric: The metric; unset, every metric of the task.
     """
     if not truth.size:
         return False
-    if task == "multiclass_classification":
+    every = metric is None or metric in NEED_EVERY_CLASS
+    if task == "multiclass_classification" and every:
         return bool(np.bincount(truth, minlength=scores.shape[1]).all())
     return bool((truth != truth[0]).any())
 

@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from aios_platform.contracts.answers import AnswerSchema
 from aios_platform.contracts.declaration import Label
 from aios_platform.contracts.record import nearest
 from aios_platform.errors import DataError
+from aios_platform.metrics.truth import answers_in, label_type, truth_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,45 +38,54 @@ class Matched:
     """Predictions that have a truth.
 
     Attributes:
-        labels: Shape (n,), bool.
-        scores: Shape (n,); NaN where a prediction has none.
+        labels: Shape (n,): bool, class codes or float64.
+        scores: Shape (n,), or (n, answer columns); NaN where a prediction has none.
         places: Place of each among the predictions, shape (n,).
         counts: What was matched and what was not, by the names of `COUNTS`.
     """
 
-    labels: NDArray[np.bool_]
+    labels: NDArray[Any]
     scores: NDArray[np.float64]
     places: NDArray[np.intp]
     counts: dict[str, int]
 
 
 def match_labels(
-    window: str, predictions: pa.Table, truth: pa.Table, row_id: str, label: Label, as_of: datetime
+    window: str,
+    predictions: pa.Table,
+    truth: pa.Table,
+    row_id: str,
+    label: Label,
+    as_of: datetime,
+    answers: AnswerSchema | None = None,
 ) -> Matched:
     """Join predictions with the labels that were known by a time.
 
     Args:
         window: Key of the window, for messages.
-        predictions: Row id and `probability`; with `prediction_time`, what was known by then is
-            left out.
+        predictions: Row id and the answer columns; with `prediction_time`, what was known by then
+            is left out.
         truth: Row id, label (nullable) and its known-at time (UTC).
         row_id: Column that names a row, in both tables.
         label: The declared label.
         as_of: Time of asking (aware).
+        answers: What the model answers; unset, a probability.
 
     Raises:
-        DataError: A column is missing, or a row was predicted twice.
+        DataError: A column is missing, a row was predicted twice, or a label is none of the task.
     """
     import polars as pl
 
+    answers = answers or AnswerSchema()
     what = f"predictions of {window}"
-    made = table_columns(what, predictions, {row_id: pa.string(), SCORE: None})
+    made = table_columns(what, predictions, {row_id: pa.string()})
+    scores = answers_in(predictions, answers)
     facts = table_columns(
         f"labels of {window}",
         truth,
-        {row_id: pa.string(), label.column: pa.bool_(), label.known_at: KNOWN_AT},
+        {row_id: pa.string(), label.column: label_type(answers.task), label.known_at: KNOWN_AT},
     )
-    answered = pl.DataFrame({"id": made[0], "score": made[1]}).with_row_index("place")
+    answered = pl.DataFrame({"id": made[0]}).with_row_index("place")
     if answered["id"].n_unique() != answered.height or answered["id"].null_count():
         raise DataError(
             f"The predictions of {window} name a row twice, or not at all.",
@@ -96,10 +107,11 @@ def match_labels(
         asked_at = pl.Series("asked_at", times)[fit["place"]]
         late_enough = fit.filter((fit["known_at"] > asked_at) | asked_at.is_null())
         premature, fit = fit.height - late_enough.height, late_enough
+    places = fit["place"].to_numpy().astype(np.intp)
     return Matched(
-        labels=fit["label"].to_numpy(),
-        scores=fit["score"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
-        places=fit["place"].to_numpy().astype(np.intp),
+        labels=truth_of(fit["label"].to_arrow(), answers),
+        scores=scores[places],
+        places=places,
         counts={
             "predictions": answered.height,
             "labels": unique.height,
@@ -115,7 +127,7 @@ def match_labels(
 
 
 def _told_otherwise(known: "pl.DataFrame", unique: "pl.DataFrame") -> "tuple[pl.DataFrame, int]":
-    """Rows told true and false at their last time, and how many others were once told otherwise."""
+    """Rows told two things at their last time, and how many others were once told otherwise."""
     import polars as pl
 
     if known.height == unique.height:

@@ -15,11 +15,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
+from aios_platform.contracts.answers import AnswerSchema
 from aios_platform.contracts.declaration import Label
+from aios_platform.contracts.policy import Task
 from aios_platform.contracts.record import Record, digest_of
 from aios_platform.contracts.windows import Window
 from aios_platform.errors import MetricError
-from aios_platform.metrics import evaluate
+from aios_platform.metrics import BINARY, computable, evaluate, judgeable
+from aios_platform.metrics.quantiles import quantile_metrics
+from aios_platform.metrics.truth import judged
 from aios_platform.monitoring.estimation import Estimate, EstimateScore, score_estimate
 from aios_platform.monitoring.labels import COUNTS, Matched, match_labels, table_columns
 from aios_platform.resampling import metric_interval, seed_of
@@ -40,7 +44,9 @@ class SliceFigures(Record):
     """The primary metric on one group of rows."""
 
     rows: int = Field(ge=0)
-    base_rate: float
+    base_rate: float | None = Field(
+        default=None, description="Share of positives, of a regression the mean label."
+    )
     value: float
     low: float
     high: float
@@ -74,7 +80,7 @@ class Performance(Record):
         default=0, ge=0, description="Rows whose truth was first told otherwise."
     )
     contradictory_labels: int = Field(
-        default=0, ge=0, description="Rows told true and false at the same time; left out."
+        default=0, ge=0, description="Rows told two truths at the same time; left out."
     )
     premature_labels: int = Field(
         default=0,
@@ -96,6 +102,14 @@ class Performance(Record):
     restated: str = Field(default="", description="Why the revision before does not hold.")
     base_rate: float | None = Field(default=None, description="Share of positives.")
     mean_probability: float | None = None
+    mean_labels: dict[str, float] = Field(
+        default_factory=dict,
+        description="By answer column: share of rows of the class, or the mean label of a "
+        "regression; empty for a binary classifier, which has base_rate.",
+    )
+    mean_answers: dict[str, float] = Field(
+        default_factory=dict, description="Mean of each answer column; empty likewise."
+    )
     as_of: datetime
     reason: str
 
@@ -154,6 +168,8 @@ def measure(
     estimate: Estimate | None = None,
     predictions_digest: str = "",
     truth_digest: str = "",
+    answers: AnswerSchema | None = None,
+    also: Iterable[str] = (),
 ) -> Performance:
     """Measure one window.
 
@@ -163,7 +179,7 @@ def measure(
     Args:
         model: Name of the model.
         window: The window.
-        predictions: Row id, `probability` and `model_version` of each prediction; with
+        predictions: Row id, answer columns and `model_version` of each prediction; with
             `prediction_time`, what was known by then is no truth to be measured by.
         truth: Row id, label (nullable) and its known-at time (UTC) of each row.
         row_id: Column that names a row, in both tables.
@@ -178,11 +194,15 @@ def measure(
         estimate: What was expected of the window; it is scored by what is measured.
         predictions_digest: Digest of the predictions.
         truth_digest: Digest of the delivered truth.
+        answers: What the model answers; unset, a probability.
+        also: Metrics to compute besides the task's usual ones.
 
     Raises:
-        DataError: A column is missing, or a row was predicted twice.
+        DataError: A column is missing, a row was predicted twice, or a label is none of the task.
     """
-    matched = match_labels(window.key, predictions, truth, row_id, label, as_of)
+    answers = answers or AnswerSchema()
+    task = answers.task
+    matched = match_labels(window.key, predictions, truth, row_id, label, as_of, answers)
     (made_by,) = table_columns(
         f"predictions of {window.key}", predictions, {"model_version": pa.string()}
     )
@@ -219,18 +239,23 @@ def measure(
             PerformanceStatus.NOT_ENOUGH_DATA,
             f"{rows:,} predictions have a known truth; {min_rows:,} are needed.",
         )
+    scores = judged(matched.scores, task)
     try:
-        metrics = evaluate(matched.labels, matched.scores)
+        names = computable(matched.labels, scores, task=task, also=(metric, *also))
+        metrics = evaluate(matched.labels, scores, names, task=task)
+        interval = metric_interval(
+            metric,
+            matched.labels,
+            scores,
+            seed=seed_of(digest_of([model, window.key])),
+            confidence=confidence,
+            resamples=resamples,
+            task=task,
+        )
     except MetricError as error:
         return report(PerformanceStatus.NOT_ENOUGH_DATA, error.what)
-    interval = metric_interval(
-        metric,
-        matched.labels,
-        matched.scores,
-        seed=seed_of(digest_of([model, window.key])),
-        confidence=confidence,
-        resamples=resamples,
-    )
+    if answers.quantiles:
+        metrics |= quantile_metrics(matched.labels, matched.scores[:, 1:], answers.quantiles)
     return report(
         PerformanceStatus.MEASURED,
         f"{metric} is {interval.estimate:.4f} ({confidence:.0%} interval {interval.low:.4f} to "
@@ -238,17 +263,35 @@ def measure(
         metrics=metrics,
         low=interval.low,
         high=interval.high,
-        base_rate=float(matched.labels.mean()),
-        mean_probability=float(matched.scores.mean()),
+        **_means(matched, answers),
         estimate_scores=score_estimate(estimate, metrics) if estimate else {},
         by_slice=_by_slice(
-            matched, slices or {}, metric, confidence, max(min_slice_rows, min_rows)
+            matched, task, slices or {}, metric, confidence, max(min_slice_rows, min_rows)
         ),
     )
 
 
+def _means(matched: Matched, answers: AnswerSchema) -> dict[str, object]:
+    if answers.task == BINARY:
+        return {
+            "base_rate": float(matched.labels.mean()),
+            "mean_probability": float(matched.scores.mean()),
+        }
+    answered = matched.scores.reshape(matched.labels.size, -1).mean(axis=0).tolist()
+    if answers.task == "regression":
+        labels = {answers.columns[0]: float(matched.labels.mean())}
+    else:
+        counts = np.bincount(matched.labels, minlength=len(answers.classes))
+        labels = dict(zip(answers.columns, (counts / counts.sum()).tolist(), strict=True))
+    return {
+        "mean_labels": labels,
+        "mean_answers": dict(zip(answers.columns, answered, strict=True)),
+    }
+
+
 def _by_slice(
     matched: Matched,
+    task: Task,
     slices: Mapping[str, NDArray[np.bool_]],
     metric: str,
     confidence: float,
@@ -257,8 +300,8 @@ def _by_slice(
     found = {}
     for name, members in slices.items():
         inside = members[matched.places]
-        labels, scores = matched.labels[inside], matched.scores[inside]
-        if labels.size < min_rows or labels.all() or not labels.any():
+        labels, scores = matched.labels[inside], judged(matched.scores[inside], task)
+        if labels.size < min_rows or not judgeable(labels, scores, task=task, metric=metric):
             continue
         try:
             interval = metric_interval(
@@ -268,13 +311,14 @@ def _by_slice(
                 seed=seed_of(digest_of(name)),
                 confidence=confidence,
                 resamples=SLICE_RESAMPLES,
+                task=task,
             )
         except MetricError:
             # So few of one outcome that a resample lacks it: nothing to show.
             continue
         found[name] = SliceFigures(
             rows=labels.size,
-            base_rate=float(labels.mean()),
+            base_rate=None if task == "multiclass_classification" else float(labels.mean()),
             value=interval.estimate,
             low=interval.low,
             high=interval.high,

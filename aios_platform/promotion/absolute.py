@@ -1,6 +1,6 @@
 """The candidate by itself: floors, and for a first champion the best constant answer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from aios_platform.contracts.decisions import Outcome, RuleResult
 from aios_platform.contracts.policy import Gate, Task
 from aios_platform.metrics import LESS_IS_BETTER
+from aios_platform.metrics.quantiles import coverage_error
 from aios_platform.promotion.exam import Rows
 from aios_platform.promotion.rules import described, finite
 from aios_platform.promotion.statistics import detectable, superiority
@@ -115,3 +116,34 @@ def floors(
             reason=f"{metric} is {value:.4f}{shown}; at {'most' if less else 'least'} {floor:g} "
             f"is required{doubt}.",
         )
+
+
+def covered(
+    gate: Gate, metrics: dict[str, float], quantiles: Sequence[float], rows: int
+) -> Iterator[RuleResult]:
+    """The rule `max_coverage_error`; noted where the policy has no bound.
+
+    Args:
+        gate: The policy.
+        metrics: The candidate's metrics on the exam.
+        quantiles: Declared levels; empty: there is no rule.
+        rows: Rows of the exam.
+    """
+    if not quantiles:
+        return
+    bound, error = gate.max_coverage_error, coverage_error(metrics, quantiles)
+    if error is None:
+        outcome, says = Outcome.UNKNOWN, "The coverage of the quantiles was not measured"
+    else:
+        outcome = Outcome.PASS if bound is not None and error <= bound else Outcome.FAIL
+        says = f"The coverage of the quantiles is up to {error:.3f} off their levels"
+    if bound is None:
+        outcome = Outcome.NOTED
+    yield RuleResult(
+        rule="max_coverage_error",
+        outcome=outcome,
+        observed=error,
+        bound=bound,
+        rows=rows,
+        reason=f"{says}." if bound is None else f"{says}; at most {bound:g} is allowed.",
+    )

@@ -19,6 +19,7 @@ from aios_platform.contracts.decisions import Outcome, RuleResult
 from aios_platform.contracts.policy import Gate, Metric, Slice, Task
 from aios_platform.errors import MetricError, PromotionError
 from aios_platform.metrics import BINARY, judgeable
+from aios_platform.metrics.registry import NEED_EVERY_CLASS
 from aios_platform.promotion.exam import Exam, Rows
 from aios_platform.promotion.rules import described, finite, sized
 from aios_platform.promotion.slices import Group, slices_of
@@ -206,9 +207,9 @@ def _group(answers: Answers, group: Group, whole: Estimate) -> Cell | RuleResult
     truth = answers.rows.truth[group.inside]
     if count < gate.min_slice_rows:
         why = f"{sized(count, 'row')}, fewer than {gate.min_slice_rows:,}"
-    elif not judgeable(truth, answers.candidate, task=answers.task):
+    elif not judgeable(truth, answers.candidate, task=answers.task, metric=gate.metric):
         why = f"{sized(count, 'row')}, and all of one class or value"
-    elif (fewest := _fewest(answers.task, truth)) < MIN_CLASS_ROWS:
+    elif (fewest := _fewest(answers.task, gate.metric, truth)) < MIN_CLASS_ROWS:
         why = f"{sized(fewest, 'row')} of one class, fewer than {MIN_CLASS_ROWS}"
     else:
         try:
@@ -236,8 +237,10 @@ def _group(answers: Answers, group: Group, whole: Estimate) -> Cell | RuleResult
     )
 
 
-def _fewest(task: Task, truth: Any) -> int:
-    return MIN_CLASS_ROWS if task == "regression" else int(np.bincount(truth).min())
+def _fewest(task: Task, metric: Metric, truth: Any) -> int:
+    if task == "regression" or (task != BINARY and metric not in NEED_EVERY_CLASS):
+        return MIN_CLASS_ROWS
+    return int(np.bincount(truth).min())
 
 
 def _whole_rule(gate: Gate, cell: Cell) -> RuleResult:

@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
+from aios_platform.contracts.answers import AnswerSchema
 from aios_platform.contracts.policy import Task
 from aios_platform.contracts.record import nearest
 from aios_platform.errors import MetricError, PromotionError
 from aios_platform.metrics import BINARY, checked_answers, checked_labels
 from aios_platform.metrics.checks import checked_codes, checked_targets
+from aios_platform.metrics.truth import judged, truth_of
 
 WINDOW = "window"
 
@@ -47,20 +49,25 @@ class Exam:
         label: str,
         window: str = "window",
         columns: Iterable[str] = (),
+        answers: AnswerSchema | None = None,
     ) -> "Exam":
         """The exam of a feature frame whose rows all have a label; see `labelled`.
 
         Args:
             frame: Feature frame with the row id, label and window columns.
             row_id: Column that names a row.
-            label: Boolean label column.
+            label: Label column.
             window: Column of window keys.
             columns: Columns to carry for slices and protected attributes; one that the frame
                 lacks is left out, and the gate then calls what needs it unknown.
+            answers: What the model answers; unset, a probability.
+
+        Raises:
+            DataError: A label is none that the task has.
         """
         return cls(
             row_ids=frame[row_id].to_numpy(),
-            labels=frame[label].to_numpy(),
+            labels=truth_of(frame[label], answers or AnswerSchema()),
             windows=tuple(sorted(str(key) for key in pc.unique(frame[window]).to_pylist())),
             row_windows=frame[window].to_numpy(),
             columns={
@@ -81,8 +88,8 @@ class Contender:
     Attributes:
         version: Registered version.
         row_ids: Name of each scored row, shape (n,); must be the exam's, in its order.
-        scores: Probability or prediction of each row, shape (n,), or of each class, shape
-            (n, classes); None where the model could not be scored.
+        scores: The model's answers: shape (n,), or (n, answer columns); of a regression the first
+            column is judged, and the others are its quantiles. None where it could not be scored.
         trained_through: Key of the last window it was trained on.
         problem: Why it could not be scored.
         digest: SHA-256 (hex) of the ONNX bytes that gave the scores.
@@ -222,7 +229,15 @@ class Rows:
                 remedy="Score every contender on the same frame, in its order.",
             )
         given = self.truth[np.argsort(self.order)]
-        return checked_answers(contender.scores, given, task=self.task)[self.order]
+        scores = contender.scores
+        if isinstance(scores, np.ndarray):
+            scores = judged(scores, self.task)
+        return checked_answers(scores, given, task=self.task)[self.order]
+
+    def quantiles_of(self, contender: Contender) -> NDArray[Any]:
+        """A scored regression's quantiles in canonical order, shape (n, levels)."""
+        scores = np.asarray(contender.scores)
+        return scores[self.order, 1:] if scores.ndim == 2 else np.empty((self.order.size, 0))
 
 
 def _truth(labels: ArrayLike, task: Task) -> NDArray[Any]:

@@ -25,8 +25,10 @@ from aios_platform.contracts.decisions import (
 from aios_platform.contracts.evidence import Evidence
 from aios_platform.contracts.policy import Gate, Task
 from aios_platform.errors import DeclarationError, MetricError, PromotionError
-from aios_platform.metrics import BINARY, evaluate, evaluate_by
-from aios_platform.promotion.absolute import beats_constant, floors
+from aios_platform.metrics import BINARY, computable, evaluate, evaluate_by
+from aios_platform.metrics.quantiles import quantile_metrics
+from aios_platform.metrics.registry import usual
+from aios_platform.promotion.absolute import beats_constant, covered, floors
 from aios_platform.promotion.comparison import Answers, compare
 from aios_platform.promotion.eligibility import origin, unseen
 from aios_platform.promotion.exam import Contender, Exam, Rows
@@ -56,6 +58,7 @@ def examine(
     evidence: Evidence,
     waivers: Mapping[str, Waiver] = MappingProxyType({}),
     task: Task = BINARY,
+    quantiles: Sequence[float] = (),
     drift_psi: float = 0.2,
     decided_at: datetime | None = None,
 ) -> Verdict:
@@ -75,6 +78,7 @@ def examine(
         evidence: What was measured besides; a missing piece is unknown, and so never promotes.
         waivers: Active waivers of this model by the rule they lift.
         task: What kind of answer the model gives.
+        quantiles: Declared levels of a regression; its contenders answer each, after the value.
         drift_psi: PSI above which a feature counts as drifted (`monitoring.drift_psi`).
         decided_at: Time of the decision; unset, now.
 
@@ -100,7 +104,7 @@ def examine(
         rows = Rows.of(exam, task=task)
         enough = _enough(rows, gate)
         found.rules.append(enough)
-        _judge(found, gate, task, exam, rows, candidate, champion, enough.outcome)
+        _judge(found, gate, task, exam, rows, candidate, champion, enough.outcome, quantiles)
     except (MetricError, PromotionError) as error:
         found.rules.append(_rule("exam", Outcome.UNKNOWN, f"The exam cannot be used: {error.what}"))
     # Last: the reasons of a verdict are read from the top, and these decide least often.
@@ -134,6 +138,7 @@ def _judge(
     candidate: Contender,
     champion: Contender | None,
     enough: Outcome,
+    quantiles: Sequence[float],
 ) -> None:
     """Everything that looks at answers to the exam."""
     own, rule = _answers("candidate", rows, candidate)
@@ -143,12 +148,14 @@ def _judge(
         other, rule = _answers("champion", rows, champion)
         found.rules.append(rule)
         if other is not None:
-            found.champion_metrics = evaluate(rows.truth, other, task=task)
+            found.champion_metrics = _metrics(gate, rows, champion, other, quantiles)
     if own is None:
         return
-    found.candidate_metrics = evaluate(rows.truth, own, task=task)
+    found.candidate_metrics = _metrics(gate, rows, candidate, own, quantiles)
     found.more = {
-        "candidate_by_window": evaluate_by(rows.truth, own, rows.windows, task=task),
+        "candidate_by_window": evaluate_by(
+            rows.truth, own, rows.windows, usual(task, gate.named), task=task
+        ),
         "calibration": calibration_of(task, rows.truth, own),
     }
     # Figures of a few rows would fail or pass by luck.
@@ -164,7 +171,19 @@ def _judge(
     elif other is not None:
         found.rules.append(_differs(candidate, champion, own, other))
         found.rules.extend(compare(exam, Answers(gate, task, rows, own, other)))
+    found.rules.extend(covered(gate, found.candidate_metrics, quantiles, rows.truth.size))
     found.rules.extend(_fairness(gate, exam, rows, own))
+
+
+def _metrics(
+    gate: Gate, rows: Rows, contender: Contender, scores: Any, quantiles: Sequence[float]
+) -> dict[str, float]:
+    names = computable(rows.truth, scores, task=rows.task, also=gate.named)
+    found = evaluate(rows.truth, scores, names, task=rows.task)
+    predicted = rows.quantiles_of(contender) if quantiles else np.empty((0, 0))
+    if quantiles and predicted.shape[1] == len(quantiles) and np.isfinite(predicted).all():
+        found |= quantile_metrics(rows.truth, predicted, quantiles)
+    return found
 
 
 def _decide(rules: Sequence[RuleResult]) -> Decision:

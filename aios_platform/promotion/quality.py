@@ -30,7 +30,7 @@ def intervals_of(gate: Gate, task: Task, rows: Rows, scores: Any) -> dict[str, t
         Lower and upper end by metric; a metric without an interval is left out.
     """
     found: dict[str, tuple[float, float]] = {}
-    for metric in dict.fromkeys((gate.metric, *gate.guards, *gate.floors)):
+    for metric in gate.named:
         try:
             interval = metric_interval(
                 metric,
@@ -91,7 +91,7 @@ def by_slice(
             continue
         for group in groups:
             truth = rows.truth[group.inside]
-            if not judgeable(truth, candidate, task=task):
+            if not judgeable(truth, candidate, task=task, metric=gate.metric):
                 continue
             values = {
                 side: finite(compute(truth, scores[group.inside]))

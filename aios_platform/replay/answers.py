@@ -107,7 +107,9 @@ class Answers:
             for v in store.history(self._names.predictions, key)
             if v.inputs.get("model_version") == version
         )
-        predictions = store.read(scored, [source.row_id, "probability", "prediction_time"])
+        predictions = store.read(
+            scored, [source.row_id, *declaration.answers.columns, "prediction_time"]
+        )
         frame = next(
             (
                 store.read(v)
@@ -123,15 +125,19 @@ class Answers:
             )
         raw = store.require(self._names.raw_rows, key)
         truth = store.read(raw, [source.row_id, label.column, label.known_at])
-        return frame, match_labels(key, predictions, truth, source.row_id, label, as_of)
+        return frame, match_labels(
+            key, predictions, truth, source.row_id, label, as_of, declaration.answers
+        )
 
     def _scores(self, frame: "pa.Table", matched: "Matched", digest: str) -> "NDArray[np.float64]":
         from aios_platform.inference.session import Session
+        from aios_platform.metrics.truth import judged
 
         if digest not in self._sessions:
             content = self._stores.artifacts.get(digest, ".onnx")
             self._sessions[digest] = Session(content, digest=digest)
-        return self._sessions[digest].predict(frame)[matched.places].astype("float64")
+        answered = self._sessions[digest].predict(frame)[matched.places].astype("float64")
+        return judged(answered, self._names.declaration.task)
 
     def _figure(
         self, matched: "Matched", scores: "NDArray[np.float64]", version: str, through: str
@@ -142,7 +148,7 @@ class Answers:
         try:
             found = metric_interval(
                 gate.metric, matched.labels, scores, seed=0, confidence=gate.confidence,
-                resamples=RESAMPLES,
+                resamples=RESAMPLES, task=self._names.declaration.task,
             )  # fmt: skip
         except MetricError:
             return None
@@ -156,19 +162,20 @@ class Answers:
 
     def _gain(self, matched: "Matched", scores: "NDArray[np.float64]") -> Gain | None:
         """How much better the live model was, with the interval of the paired difference."""
+        from aios_platform.metrics import BINARY
+        from aios_platform.metrics.truth import judged
         from aios_platform.promotion.statistics import delong
         from aios_platform.resampling import gain_interval
 
-        gate = self._names.declaration.gate
+        gate, task = self._names.declaration.gate, self._names.declaration.task
+        own = judged(matched.scores, task)
         try:
-            if gate.metric == "roc_auc":
-                found: Any = delong(
-                    matched.labels, matched.scores, scores, confidence=gate.confidence
-                )
+            if gate.metric == "roc_auc" and task == BINARY:
+                found: Any = delong(matched.labels, own, scores, confidence=gate.confidence)
             else:
                 found = gain_interval(
-                    gate.metric, matched.labels, matched.scores, scores, seed=0,
-                    confidence=gate.confidence, resamples=RESAMPLES,
+                    gate.metric, matched.labels, own, scores, seed=0,
+                    confidence=gate.confidence, resamples=RESAMPLES, task=task,
                 )  # fmt: skip
         except MetricError:
             return None

@@ -83,6 +83,8 @@ def reliability_pair(
 
 
 def _binary(metric: str, truth: Labels, scores: Scores) -> Statistic | None:
+    if metric in binary.ALERT_BUDGETS:
+        return binary.weighted_precision_at(truth, scores, binary.ALERT_BUDGETS[metric])
     match metric:
         case "roc_auc":
             return _roc_auc(truth, scores)

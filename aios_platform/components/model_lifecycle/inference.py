@@ -51,7 +51,7 @@ def inference_assets(names: Names) -> list[dg.AssetsDefinition]:
                 "end; a sensor looks for those that are not here at all.",
             )
         ],
-        description="One probability per row of the window, with the version that gave it.",
+        description="One answer per row of the window, with the version that gave it.",
     )
     def predictions(
         context: dg.AssetExecutionContext, artifacts: Artifacts, ledger: Ledger, features: Features

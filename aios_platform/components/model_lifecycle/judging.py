@@ -148,6 +148,7 @@ def judge(
         evidence=evidence,
         waivers=active(stores.database, names.model, now),
         task=declaration.task,
+        quantiles=declaration.training.quantiles,
         drift_psi=declaration.monitoring.drift_psi,
         decided_at=as_of or now,
     )
@@ -255,6 +256,7 @@ def _exam(names: Names, frame: "pa.Table | None") -> "Exam":
         row_id=declaration.source.row_id,
         label=declaration.label.column,
         columns=_looked_at(names),
+        answers=declaration.answers,
     )
 
 

@@ -51,6 +51,7 @@ def measure_window(
 
     declaration = names.declaration
     source, label, gate = declaration.source, declaration.label, declaration.gate
+    answers = declaration.answers
     scored = store.require(names.predictions, window.key)
     raw = store.require(names.raw_rows, window.key)
     before = _newest_revision(names, store, window.key)
@@ -65,7 +66,7 @@ def measure_window(
         write_document(names, store, PERFORMANCE, window.key, before)
         return before
     predictions = store.read(
-        scored, [source.row_id, "probability", "model_version", "prediction_time"]
+        scored, [source.row_id, *answers.columns, "model_version", "prediction_time"]
     )
     result = measure(
         model=names.model,
@@ -82,13 +83,15 @@ def measure_window(
         estimate=estimate_of(
             names,
             window.key,
-            predictions["probability"].to_numpy(),
+            predictions[answers.columns[0]].to_numpy(),
             scored.digest,
             reference if _scored_by(scored, reference) else None,
             before,
         ),
         predictions_digest=scored.digest,
         truth_digest=raw.digest,
+        answers=answers,
+        also=gate.named,
     )
     if trained_on:
         result = result.model_copy(update={"trained_on": True})
@@ -171,6 +174,9 @@ def estimate_of(
 ) -> "Estimate | None":
     """What was expected of some predictions; made once, before their labels were looked at.
 
+    Of binary classifiers only: a score says how likely one outcome is, and nothing in a mean says
+    how far off it will be.
+
     Args:
         names: The model.
         key: Key of the window.
@@ -179,6 +185,8 @@ def estimate_of(
         reference: That of the version that made them; None: unknown.
         before: The newest revision of their performance.
     """
+    if names.declaration.task != "binary_classification":
+        return None
     from aios_platform.monitoring.estimation import estimate
     from aios_platform.resampling import seed_of
 

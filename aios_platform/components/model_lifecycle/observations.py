@@ -39,7 +39,7 @@ def observe_drift(
     predictions = store.require(names.predictions, window.key)
     frame = store.read(store.require(names.frames, window.key))
     result = against_training(
-        names, reference, window, frame, store.read(predictions, ["probability"])
+        names, reference, window, frame, store.read(predictions, list(declaration.answers.columns))
     )
     write_document(names, store, "drift", window.key, result)
     shown: dict[str, Any] = {}
@@ -65,7 +65,7 @@ def against_training(
     frame: "pa.Table",
     predictions: "pa.Table",
 ) -> "DriftReport":
-    """Drift of some rows of a window, and of what was predicted of them (`probability`)."""
+    """Drift of some rows of a window, and of what was predicted of them (the answer columns)."""
     from aios_platform.monitoring.drift import detect
 
     return detect(

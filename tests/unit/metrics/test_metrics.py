@@ -88,8 +88,9 @@ def test_certain_and_wrong_is_bad_but_finite():
 )
 def test_refuses_what_has_no_honest_figure(labels, scores, says):
     for name in metrics.METRICS:
-        with pytest.raises(MetricError, match=says):
-            getattr(metrics, name)(labels, scores)
+        if name not in metrics.ON_REQUEST:
+            with pytest.raises(MetricError, match=says):
+                getattr(metrics, name)(labels, scores)
         with pytest.raises(MetricError, match=says):
             metrics.evaluate(labels, scores, [name])
 
@@ -102,3 +103,27 @@ def test_metrics_by_group_leave_out_groups_of_one_class():
     assert (found["a"]["roc_auc"], found["b"]["roc_auc"]) == (0, 1)
     with pytest.raises(MetricError, match="groups have the shape"):
         metrics.evaluate_by(labels, scores, ["a"])
+
+
+@pytest.mark.parametrize("percent", [1, 2, 5, 10])
+def test_precision_of_an_alert_budget_is_its_mean_over_orders_of_ties(percent):
+    generator = np.random.default_rng(percent)
+    truth = generator.random(230) < 0.3
+    scores = generator.integers(0, 6, 230) / 10
+    budget = max(1, 230 * percent // 100)
+    drawn = []
+    for _ in range(3000):
+        order = generator.permutation(230)
+        best = order[np.argsort(-scores[order], kind="stable")[:budget]]
+        drawn.append(truth[best].mean())
+    name = f"precision_at_{percent}"
+    found = metrics.evaluate(truth, scores, [name])[name]
+    assert found == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / np.sqrt(3000) + 1e-12)
+    order = generator.permutation(230)
+    assert metrics.evaluate(truth[order], scores[order], [name])[name] == found
+    assert name not in metrics.evaluate(truth, scores), "only where a policy names it"
+
+
+def test_a_budget_is_never_less_than_one_row():
+    found = metrics.evaluate([True, False], [0.9, 0.1], ["precision_at_1"])
+    assert found == {"precision_at_1": 1.0}
