@@ -8,6 +8,7 @@ from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.evidence import Evidence
 from aios_platform.contracts.models import Provenance
 from aios_platform.metrics import LESS_IS_BETTER
+from aios_platform.metrics.quantiles import COVERAGE, INTERVAL_COVERAGE, PINBALL
 from aios_platform.promotion.report import inert, row_of, span_of
 
 WORST_SLICES = 8
@@ -146,7 +147,9 @@ def _quality(declaration: ModelDeclaration, verdict: Verdict) -> Iterator[str]:
         theirs = verdict.champion_metrics.get(metric)
         shown = "-" if theirs is None else f"{theirs:.4f}"
         name = f"**{metric}**" if metric == declaration.gate.metric else metric
-        way = "less" if metric in LESS_IS_BETTER else "more"
+        way = "less" if metric in (*LESS_IS_BETTER, PINBALL) else "more"
+        if metric.startswith(COVERAGE) or metric == INTERVAL_COVERAGE:
+            way = "as declared"
         yield f"| {name} | {way} | {value:.4f} | {interval} | {shown} |"
     yield ""
 

@@ -8,6 +8,8 @@ from itertools import pairwise
 from aios_platform.contracts.replays import Figure, Gain, Replay, ReplayedWindow, TrainingSummary
 from aios_platform.metrics import LESS_IS_BETTER
 
+TIE = "\N{NO-BREAK SPACE}"
+"""Keeps a figure and its unit on one line."""
 METRICS = {
     "roc_auc": "ROC AUC",
     "pr_auc": "PR AUC",
@@ -19,6 +21,7 @@ METRICS = {
     "mae": "mean absolute error",
     "r2": "R²",
     "macro_f1": "macro F1",
+    **{f"precision_at_{p}": f"precision in the top {p}{TIE}%" for p in (1, 2, 5, 10)},
 }
 MEANINGS = {
     "roc_auc": "the chance that the model ranks a case that came true above one that did not: "
@@ -26,6 +29,16 @@ MEANINGS = {
     "pr_auc": "how pure the top of the model's ranking is, over all cut-offs: the share of "
     "positives is guessing, 1 is perfect",
     "accuracy": "the share of answers that were right",
+    **{
+        f"precision_at_{p}": f"of the {p}{TIE}% of cases that the model finds most suspicious, "
+        "the share that came true: 1 is perfect"
+        for p in (1, 2, 5, 10)
+    },
+    "r2": "the share of the label's variance that the model explains: 0 is answering the mean, "
+    "1 is perfect",
+    "mae": "the mean distance between the predicted and the true value; 0 is perfect",
+    "rmse": "the root of the mean squared distance between the predicted and the true value; "
+    "0 is perfect",
     "log_loss": "how surprised the model is by what happens; 0 is perfect",
     "brier": "the mean squared distance between the predicted chance and what happened; "
     "0 is perfect",
@@ -48,8 +61,6 @@ CAUSES = {
 MOST_PLACES = 8
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
-TIE = "\N{NO-BREAK SPACE}"
-"""Keeps a figure and its unit on one line."""
 HUGE = 1e7
 
 
