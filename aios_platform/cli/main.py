@@ -20,6 +20,7 @@ from aios_platform.cli import (
     replay,
     reviews,
     rollout,
+    score,
     serve,
     worker,
     workstation,
@@ -66,6 +67,7 @@ app.add_typer(alerts.app, name="alerts")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(principals.app, name="principals")
 app.add_typer(callers.app, name="callers")
+app.add_typer(score.app, name="score")
 app.command()(provenance.explain)
 app.command()(provenance.card)
 app.command()(provenance.impact)

@@ -19,12 +19,16 @@ def reproduce(
 
     It is reproduced when the training set, assembled again, has the recorded digest, and the new
     ONNX model answers real rows within 1e-6 of the recorded one. What differs (source files,
-    libraries, data delivered again) is named. Exit status 2: not reproduced.
+    libraries, data delivered again) is named. The result becomes a row of the ledger. Exit
+    status 2: not reproduced.
     """
+    from aios_platform.components.model_lifecycle.reproduction import note_reproduction
     from aios_platform.components.model_lifecycle.reproduction import reproduce as run
     from aios_platform.resources.stores import Stores
 
-    found = run(names_of(model), version, Stores())
+    stores = Stores()
+    found = run(names_of(model), version, stores)
+    note_reproduction(stores.database, found)
     if as_json:
         print(found.model_dump_json())
     else:

@@ -1,6 +1,6 @@
 """A replay of the small model: the real jobs with the clock of then, once and for all."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -10,6 +10,9 @@ from aios_platform.components.model_lifecycle.backfilling import backfill, plan_
 from aios_platform.contracts.replays import Replay
 from aios_platform.errors import LifecycleError
 from aios_platform.features.pinned_sets import recall
+from aios_platform.ledger.entries import entry
+from aios_platform.readiness.collecting import score_of
+from aios_platform.readiness.scoring import COUNTS_FOR
 from aios_platform.replay.drive import drive
 from aios_platform.replay.progress import AskedTraining, write_progress
 from aios_platform.replay.yardstick_trainer import keep_training_set
@@ -318,3 +321,21 @@ def test_and_back_to_the_version_of_then(calm):
     first, *_, last = calm.performance("2013-05")
     assert last.model_versions == first.model_versions
     assert last.revision > first.revision
+
+
+def test_the_score_counts_what_the_stores_show_and_no_more(calm):
+    found = score_of(calm.names, calm.stores)
+    points = {finding.test.name: finding.points for finding in found.findings}
+    assert points["data_1"] == points["infrastructure_4"] == points["monitoring_2"] == 1
+    assert points["data_4"] == points["infrastructure_1"] == points["infrastructure_6"] == 0
+    for finding in found.findings:
+        trace = finding.trace
+        assert (trace is not None) == (finding.points > 0)
+        if trace is not None and trace.link.startswith("ledger row "):
+            row = int(trace.link.removeprefix("ledger row "))
+            assert entry(calm.stores.database, row).recorded_at == trace.at
+        elif trace is not None:
+            assert Path(trace.link.removeprefix("file://")).is_file()
+    later = score_of(calm.names, calm.stores, found.at + COUNTS_FOR + timedelta(days=1))
+    assert later.score == 0
+    assert not any(finding.points for finding in later.findings)

@@ -1,6 +1,7 @@
 """Trains a registered version again from what is recorded of it, and compares."""
 
 import tempfile
+import uuid
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as pad
 
+    from aios_platform.database import Database
     from aios_platform.resources.stores import Stores
 
+REPRODUCTION = "reproduction"
 TOLERANCE = 1e-6
 COMPARED_ROWS = 5_000
 
@@ -104,6 +107,27 @@ def reproduce(names: Names, version: str, stores: "Stores") -> Reproduction:
         seconds=trained.seconds,
         differences=tuple(differences),
     )
+
+
+def note_reproduction(database: "Database", found: Reproduction) -> int:
+    """Write the result to the ledger, whatever it is.
+
+    Returns:
+        The row.
+
+    Raises:
+        AccessDenied: Who acts cannot be told.
+    """
+    from aios_platform.ledger.entries import append
+
+    with database.begin() as connection:
+        return append(
+            connection,
+            kind=REPRODUCTION,
+            subject=found.model,
+            payload=found.model_dump(mode="json"),
+            key=f"{REPRODUCTION}:{uuid.uuid4().hex}",
+        )
 
 
 def _origin(
