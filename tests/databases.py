@@ -40,7 +40,7 @@ class ScratchDatabase(Database):
             # A test's rows need not survive a power cut.
             connection.execute(text(f"ALTER DATABASE {self.name} SET synchronous_commit = off"))
         if template is None:
-            self._migrate()
+            self.migrate()
 
     def drop(self) -> None:
         self.close()

@@ -8,6 +8,7 @@ import typer
 from aios_platform.cli import (
     alerts,
     approvals,
+    backup,
     callers,
     daemon,
     decisions,
@@ -75,6 +76,8 @@ app.command()(provenance.reproduce)
 app.command()(workstation.ui)
 app.command()(daemon.daemon)
 app.command()(workstation.env)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.command(
     context_settings={
         "allow_extra_args": True,

@@ -269,3 +269,54 @@ def test_a_window_in_another_unit_is_a_data_fault_and_is_not_trained_on(life, mo
     # The same predictions of changed rows: the figures are restated, the first ones kept.
     metadata = metadata_of(life, "performance", "2013-06")
     assert len(metadata["revisions"].records) == 2
+
+
+def test_a_backup_restored_elsewhere_goes_on_where_it_was(life, database, own_home, tmp_path):
+    import os
+
+    from aios_platform.backup.making import back_up
+    from aios_platform.backup.restoring import restore
+    from aios_platform.database import connect_server
+    from aios_platform.database import database as opened
+    from aios_platform.ledger.verification import verify
+    from tests.homes import forget
+
+    life.run()
+    champion = champion_of(database, life.names.model)
+    made = back_up(database, life.store.root, tmp_path / "backup")
+    left = life.store.root
+    elsewhere = own_home.with_name(f"{own_home.name}-restored")
+    elsewhere.mkdir()
+    predictions = {
+        key: life.store.require(life.names.predictions, key).digest
+        for key in life.store.keys(life.names.predictions)
+    }
+    forget()
+    os.environ["AIOS_HOME"] = str(elsewhere)
+    hidden = f"{left}.away"
+    os.rename(left, hidden)  # noqa: PTH104
+    try:
+        restore(
+            connect_server(settings()), settings().artifact_root, tmp_path / "backup", elsewhere
+        )
+        there = ArtifactStore(settings().artifact_root)
+        found = verify(opened())
+        found.require()
+        assert (found.last, found.hash) == (made.head.seq, made.head.hash)
+        assert champion_of(opened(), life.names.model) == champion
+        assert there.get(champion.model_digest, ".onnx")
+        assert predictions == {
+            key: there.require(life.names.predictions, key).digest
+            for key in there.keys(life.names.predictions)
+        }
+        with dg.DagsterInstance.ephemeral() as instance:
+            arguments = (life.names, life.definitions, instance, there, opened())
+            assert list(run_until_done(*arguments, AS_OF)) == [], "all of it was done before"
+            job = life.definitions.resolve_job_def(life.names.job("retrain"))
+            assert job.execute_in_process(
+                instance=instance, tags={"aios/as_of": AS_OF.isoformat()}
+            ).success, "it reads every window that was restored"
+    finally:
+        os.rename(hidden, left)  # noqa: PTH104
+        forget()
+        os.environ["AIOS_HOME"] = str(own_home)

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from aios_platform.artifacts import ArtifactStore
-from aios_platform.database import start_embedded
+from aios_platform.embedded import start_embedded
 from aios_platform.settings import settings
 from tests.faults.gateway_process import GatewayProcess, gateway
 from tests.faults.test_killed_command import stop_postgres

@@ -13,7 +13,8 @@ from sqlalchemy import create_engine, text
 
 from aios_platform.components.model_lifecycle.names import MODEL_TAG
 from aios_platform.components.model_lifecycle.plan import Job, LifecycleState
-from aios_platform.database import Database, start_embedded
+from aios_platform.database import Database
+from aios_platform.embedded import start_embedded
 from aios_platform.ledger.entries import entries
 from aios_platform.settings import settings
 from tests.integration.daemon import probe, stand

@@ -21,7 +21,7 @@ def owned(database):
         connection.execute(text("CREATE ROLE landlord LOGIN"))
     ordinary = ScratchDatabase(database, "owned", user="landlord")
     superuser.create(template="template0", owner="landlord")
-    ordinary._migrate()
+    ordinary.migrate()
     yield ordinary
     ordinary.close()
     superuser.drop()

@@ -61,7 +61,7 @@ def test_rows_and_champion_survive_and_the_chain_goes_on(old, judge, swap):
         before = connection.execute(
             text("SELECT seq, recorded_at, actor, payload FROM ledger ORDER BY seq DESC")
         ).all()
-    old._migrate()
+    old.migrate()
     after = entries(old, limit=2000)
     assert [(r.seq, r.recorded_at, r.principal, r.payload) for r in after] == [
         tuple(row) for row in before
@@ -87,7 +87,7 @@ def test_an_empty_one_upgrades_too(database, write):
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["engine"] = scratch.engine
     command.upgrade(config, "0001")
-    scratch._migrate()
+    scratch.migrate()
     write(scratch, 2)
     assert verify(scratch).last == 2
     scratch.drop()
