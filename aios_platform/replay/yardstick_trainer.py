@@ -141,6 +141,7 @@ def _train(declaration: ModelDeclaration, store: ArtifactStore, home: Path, want
         record.features,
         store.scan(record.frames),
         label=declaration.label.column,
+        answers=declaration.answers,
         workdir=workdir,
     )
     store.put(trained.onnx, ".onnx")
