@@ -6,7 +6,6 @@ All listen on loopback. None of them knows users: put nothing of this on a netwo
 
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,8 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from aios_platform.database import Database
 from aios_platform.errors import AiosError, SettingsError
+from aios_platform.profiles import instance_configuration
 from aios_platform.settings import PROJECT_ROOT, child_environment, settings
 
 logger = logging.getLogger(__name__)
@@ -38,14 +40,19 @@ class Service:
 
 
 def dagster_home() -> Path:
-    """The folder for DAGSTER_HOME, with the project's `dagster.yaml` in it."""
+    """The folder for DAGSTER_HOME, with the profile's `dagster.yaml` in it.
+
+    Raises:
+        SettingsError: What the profile needs is not installed.
+    """
     home = settings().home_path / "dagster"
     home.mkdir(parents=True, exist_ok=True)
-    source = PROJECT_ROOT / "dagster.yaml"
+    content = yaml.safe_dump(instance_configuration(settings()), sort_keys=False)
     target = home / "dagster.yaml"
-    if not target.exists() or target.read_bytes() != source.read_bytes():
-        temporary = target.with_suffix(".writing")
-        shutil.copyfile(source, temporary)
+    if not target.exists() or target.read_text() != content:
+        # Several processes may come to this at once.
+        temporary = target.with_suffix(f".{os.getpid()}.writing")
+        temporary.write_text(content)
         temporary.replace(target)
     return home
 

@@ -5,6 +5,7 @@ Each setting is an environment variable ``AIOS_<NAME>``; `docs/operations.md` li
 
 import os
 from collections.abc import Mapping
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
@@ -28,11 +29,23 @@ def _given(value: SecretStr | str | None) -> bool:
     return bool(text and text.strip(" ,"))
 
 
+class Profile(StrEnum):
+    """How an installation is laid out; `profiles.py` says what each maps to."""
+
+    LOCAL = "local"
+    TEAM = "team"
+    CLUSTER = "cluster"
+
+
 class Settings(BaseSettings):
     """Where the platform keeps its state and how it reaches its stores."""
 
     model_config = SettingsConfigDict(env_prefix="AIOS_", frozen=True, extra="ignore")
 
+    profile: Profile = Field(
+        default=Profile.LOCAL,
+        description="One machine, a team's server, or a cluster (docs/deployment.md).",
+    )
     home: Path = Field(
         default=Path(".aios"),
         description="Folder of everything local: embedded Postgres, artifacts, logs.",
@@ -43,6 +56,14 @@ class Settings(BaseSettings):
     )
     artifacts: str | None = Field(
         default=None, description="fsspec URL of the artifact root; default <home>/artifacts."
+    )
+    redis: SecretStr | None = Field(
+        default=None,
+        description="host:port[,password=...] of Feast's store in a cluster; unset, Postgres.",
+    )
+    ray_address: str | None = Field(
+        default=None,
+        description="Ray that trains a replay's yardsticks in a cluster; unset, a process does.",
     )
     feature_repo: Path = Field(
         default=PROJECT_ROOT / "feature_repo", description="Folder of the Feast repository."
@@ -106,6 +127,19 @@ class Settings(BaseSettings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _shared_stores(self) -> "Settings":
+        """What several machines work on lies on none of them."""
+        profile = self.profile
+        if profile is not Profile.LOCAL and self.database_url is None:
+            raise ValueError(f"AIOS_PROFILE={profile} needs AIOS_DATABASE_URL")
+        if profile is Profile.CLUSTER and "://" not in (self.artifacts or ""):
+            raise ValueError(f"AIOS_PROFILE={profile} needs AIOS_ARTIFACTS on an object store")
+        for name in ("redis", "ray_address"):
+            if profile is not Profile.CLUSTER and getattr(self, name) is not None:
+                raise ValueError(f"AIOS_{name.upper()} needs AIOS_PROFILE={Profile.CLUSTER}")
+        return self
+
     @property
     def alert_outputs(self) -> tuple[str, ...]:
         """Names of the outputs that alerts are told to; the log always is one."""
@@ -140,7 +174,7 @@ def settings() -> Settings:
         if not first["loc"]:
             raise SettingsError(
                 f"{first['msg'].removeprefix('Value error, ')}.",
-                remedy="Set all of them or none; docs/operations.md lists every setting.",
+                remedy="Set what belongs together; docs/operations.md lists every setting.",
             ) from None
         name = "AIOS_" + "_".join(str(part) for part in first["loc"]).upper()
         raise SettingsError(

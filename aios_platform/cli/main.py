@@ -42,9 +42,11 @@ app = typer.Typer(
 @app.callback()
 def _configure() -> None:
     from aios_platform import telemetry
+    from aios_platform.profiles import require_filesystem
     from aios_platform.settings import settings
 
     telemetry.configure(settings().log_level)
+    require_filesystem(settings())
 
 
 app.command()(lifecycle.run)

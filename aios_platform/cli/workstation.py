@@ -68,11 +68,12 @@ def feast(context: typer.Context) -> None:
 
     from aios_platform import services
     from aios_platform.database import database
+    from aios_platform.profiles import feature_store_file
     from aios_platform.settings import child_environment, settings
 
     code = subprocess.call(
         [str(Path(sys.executable).with_name("feast")), "-c", str(settings().feature_repo),
-         *context.args],
+         "-f", str(feature_store_file(settings(), settings().feature_repo)), *context.args],
         env=child_environment(services.environment(database())),
     )  # fmt: skip
     raise typer.Exit(code)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aios_platform.errors import FeatureError
-from aios_platform.settings import export
+from aios_platform.profiles import feature_store_file
+from aios_platform.settings import export, settings
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -23,7 +24,12 @@ def feast_environment(database_url: str) -> dict[str, str]:
     Args:
         database_url: SQLAlchemy URL of Feast's database, `postgresql+psycopg2://...`.
     """
-    return {URL_VARIABLE: database_url, "FEAST_USAGE": "False"}
+    redis = settings().redis
+    return {
+        URL_VARIABLE: database_url,
+        "FEAST_USAGE": "False",
+        **({} if redis is None else {"AIOS_REDIS": redis.get_secret_value()}),
+    }
 
 
 def open_feature_store(repo: Path, database_url: str) -> "FeatureStore":
@@ -35,7 +41,9 @@ def open_feature_store(repo: Path, database_url: str) -> "FeatureStore":
 
     Raises:
         FeatureError: The repository's configuration is wrong.
+        SettingsError: What its online store needs is not installed.
     """
+    file = feature_store_file(settings(), repo)
     export(feast_environment(database_url))
     # Importing Feast turns everybody's warnings on again.
     with warnings.catch_warnings():
@@ -43,11 +51,11 @@ def open_feature_store(repo: Path, database_url: str) -> "FeatureStore":
         from feast.repo_config import FeastConfigError
 
     try:
-        return FeatureStore(repo_path=str(repo))
+        return FeatureStore(repo_path=str(repo), fs_yaml_file=file)
     except (FeastConfigError, FileNotFoundError) as error:
         raise FeatureError(
             f"The Feast repository {repo} cannot be opened: {error}",
-            remedy="Correct its feature_store.yaml.",
+            remedy=f"Correct its {file.name}.",
         ) from error
 
 

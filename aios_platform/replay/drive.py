@@ -26,16 +26,21 @@ from aios_platform.replay.progress import (
     read_progress,
     write_progress,
 )
+from aios_platform.replay.ray_trainer import RayYardstickTrainer
 from aios_platform.replay.taking_up import TRAINING_STEPS, forget_deaths, unnoted_runs, window_of
 from aios_platform.replay.yardstick_trainer import YardstickTrainer
 from aios_platform.replay.yardsticks import pin_every
+from aios_platform.settings import settings
 
 if TYPE_CHECKING:
     import dagster as dg
 
+    from aios_platform.artifacts import ArtifactStore
     from aios_platform.resources.stores import Stores
 
 logger = logging.getLogger(__name__)
+
+Trainer = YardstickTrainer | RayYardstickTrainer
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def _moments(
     progress = progress.model_copy(update={"runs": (*progress.runs, *unnoted)})
     write_progress(store, progress)
     end = names.declaration.windows.window(progress.last).end
-    with YardstickTrainer(names.declaration, store) as trainer:
+    with _trainer(names, store) as trainer:
         for asked in progress.asked:
             trainer.ask(asked)
         for tick in moments:
@@ -229,7 +234,7 @@ def _with_yardstick(
     progress: Progress,
     tick: Tick,
     results: list[RunResult],
-    trainer: YardstickTrainer,
+    trainer: Trainer,
 ) -> Progress:
     """Have the yardstick trained with the windows that have just matured, beside a champion."""
     champion = champion_of(stores.database, names.model)
@@ -247,7 +252,14 @@ def _with_yardstick(
     return progress.model_copy(update={"asked": (*progress.asked, pinned)})
 
 
-def _with_trained(progress: Progress, trainer: YardstickTrainer, *, wait: bool = False) -> Progress:
+def _trainer(names: Names, store: "ArtifactStore") -> Trainer:
+    address = settings().ray_address
+    if address is None:
+        return YardstickTrainer(names.declaration, store)
+    return RayYardstickTrainer(names.declaration, store, settings().artifact_root, address)
+
+
+def _with_trained(progress: Progress, trainer: Trainer, *, wait: bool = False) -> Progress:
     """The progress with the yardsticks that have been trained meanwhile."""
     for training in trainer.trained(wait=wait):
         every = sorted((*progress.every, training), key=lambda each: each.clock)

@@ -118,14 +118,22 @@ def _work(connection: Connection, declaration: ModelDeclaration, root: str, home
             return
         begin = time.perf_counter()
         try:
-            digest = _train(declaration, store, home, wanted)
+            digest = train_yardstick(declaration, store, home, wanted)
         except AiosError as error:
             connection.send(error)
         else:
             connection.send((digest, time.perf_counter() - begin))
 
 
-def _train(declaration: ModelDeclaration, store: ArtifactStore, home: Path, wanted: str) -> str:
+def train_yardstick(
+    declaration: ModelDeclaration, store: ArtifactStore, home: Path, wanted: str
+) -> str:
+    """Train on a training set that was kept, and store the model; its digest.
+
+    Raises:
+        ArtifactMissing: The training set was not kept.
+        TrainingError: The training gave no usable model.
+    """
     from aios_platform.training.trainer import train
 
     content = store.read_named(_record_name(declaration.name, wanted))
@@ -141,7 +149,6 @@ def _train(declaration: ModelDeclaration, store: ArtifactStore, home: Path, want
         record.features,
         store.scan(record.frames),
         label=declaration.label.column,
-        answers=declaration.answers,
         workdir=workdir,
     )
     store.put(trained.onnx, ".onnx")

@@ -104,3 +104,53 @@ def test_a_killed_process_is_told_of(declaration, store, record):
         process.kill()
         with pytest.raises(LifecycleError, match="of late ended with -9"):
             list(trainer.trained(wait=True))
+
+
+def test_on_ray_they_are_the_same_bytes_in_the_order_they_were_asked_for(
+    declaration, store, record, tmp_path
+):
+    """In a process of its own: Ray leaves warnings behind."""
+    import json
+    import subprocess
+    import sys
+
+    pytest.importorskip("ray")
+    script = (
+        "import json, sys\n"
+        "from datetime import UTC, datetime\n"
+        "from aios_platform.artifacts import ArtifactStore\n"
+        "from aios_platform.contracts.declaration import ModelDeclaration\n"
+        "from aios_platform.errors import ArtifactMissing\n"
+        "from aios_platform.replay.progress import AskedTraining\n"
+        "from aios_platform.replay.ray_trainer import RayYardstickTrainer\n"
+        "given = json.load(sys.stdin)\n"
+        "declaration = ModelDeclaration.model_validate(given['declaration'])\n"
+        "root = given['root']\n"
+        "with RayYardstickTrainer(declaration, ArtifactStore(root), root, 'local') as trainer:\n"
+        "    for each in given['asked']:\n"
+        "        trainer.ask(AskedTraining.model_validate(each))\n"
+        "    answers = trainer.trained(wait=True)\n"
+        "    print(next(answers).model_digest)\n"
+        "    try:\n"
+        "        next(answers)\n"
+        "    except ArtifactMissing as error:\n"
+        "        print(error.what)\n"
+    )
+    given = {
+        "declaration": declaration.model_dump(mode="json"),
+        "root": store.root,
+        "asked": [asked(d).model_dump(mode="json") for d in (record.digest, "f" * 64)],
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        input=json.dumps(given), capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    here = train(
+        declaration.training, SCHEMA, store.scan(record.frames), label="is_late",
+        workdir=tmp_path / "here",
+    )  # fmt: skip
+    digest, failed = done.stdout.splitlines()[-2:]
+    assert digest == here.digest
+    assert store.get(digest, ".onnx") == here.onnx
+    assert "yardstick ffffffffffff" in failed
