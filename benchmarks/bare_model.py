@@ -16,8 +16,10 @@ import torch
 
 from aios_platform.contracts.datasets import FeatureField, FeatureSchema, FieldKind
 from aios_platform.contracts.training import Training
+from aios_platform.training.encoder import InputEncoder
 from aios_platform.training.encoding import categorical_codes, fit_encoding, numerical_matrix
-from aios_platform.training.networks import CalibratedEnsemble, EmbeddingMLP, NumericalEncoding
+from aios_platform.training.ensemble import BinaryHead, CalibratedEnsemble
+from aios_platform.training.networks import EmbeddingMLP
 
 SCORING_BATCH = 8192
 STEPS_PER_EPOCH = 50
@@ -60,10 +62,10 @@ def train(frame, schema, declared, months: list[str], *, over_all: bool = False)
         for keys in (months[:-held_out], months[-held_out:])
     ]  # fmt: skip
     encoding = fit_encoding(parts[0], schema)
-    encoder = NumericalEncoding(encoding)
+    encoder = InputEncoder(encoding)
     (x, c, y), (vx, vc, vy) = (
         (
-            encoder.encode(numerical_matrix(part, schema)),
+            encoder.numerical.encode(numerical_matrix(part, schema)),
             torch.from_numpy(categorical_codes(part, schema, encoding.vocabularies)),
             torch.from_numpy(part["is_late"].to_numpy().astype(np.float32)),
         )
@@ -74,9 +76,7 @@ def train(frame, schema, declared, months: list[str], *, over_all: bool = False)
     loss_of = torch.nn.functional.binary_cross_entropy_with_logits
     for member in range(settings.members):
         torch.manual_seed(settings.seed + member)
-        network = EmbeddingMLP(
-            encoder.width, encoding.cardinalities, settings.hidden, settings.dropout
-        )
+        network = EmbeddingMLP(encoder.inputs, 1, settings)
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -93,7 +93,7 @@ def train(frame, schema, declared, months: list[str], *, over_all: bool = False)
             network.train()
             for rows in torch.randperm(len(y)).split(batch):
                 optimizer.zero_grad()
-                loss_of(network(x[rows], c[rows]), y[rows]).backward()
+                loss_of(network(x[rows], c[rows])[:, 0], y[rows]).backward()
                 optimizer.step()
                 schedule.step()
             network.eval()
@@ -114,14 +114,14 @@ def train(frame, schema, declared, months: list[str], *, over_all: bool = False)
     if over_all:
         learnt = torch.stack([answers(network, x, c) for network in networks]).mean(dim=0)
         _, intercept = platt(slope * torch.cat([learnt, mean]), torch.cat([y, vy]), slope=1.0)
-    return CalibratedEnsemble(encoder, networks, slope, intercept).eval(), encoding
+    return CalibratedEnsemble(encoder, networks, BinaryHead(slope, intercept)).eval(), encoding
 
 
 def answers(network, x, c) -> torch.Tensor:
     """Logits of encoded rows."""
     with torch.inference_mode():
         batches = zip(x.split(SCORING_BATCH), c.split(SCORING_BATCH), strict=True)
-        return torch.cat([network(*batch) for batch in batches])
+        return torch.cat([network(*batch)[:, 0] for batch in batches])
 
 
 def platt(logits, labels, slope: float | None = None) -> tuple[float, float]:

@@ -22,14 +22,21 @@ import torch
 import yaml
 from bare_lifecycle import MODEL, join, schema_of, write_features, write_raw
 
+from aios_platform.contracts.answers import AnswerSchema
 from aios_platform.contracts.training import Training
 from aios_platform.inference.session import Session
 from aios_platform.metrics import evaluate
 from aios_platform.training.data import EVALUATION_BATCH, SlicedBatches, stream_seed
-from aios_platform.training.encoding import categorical_codes, fit_encoding, numerical_matrix
+from aios_platform.training.encoder import InputEncoder, NumericalEncoding
+from aios_platform.training.encoding import (
+    categorical_codes,
+    fit_encoding,
+    numerical_matrix,
+    raw_inputs,
+)
 from aios_platform.training.fit import Plan, fit_member
 from aios_platform.training.module import one_cycle
-from aios_platform.training.networks import NumericalEncoding
+from aios_platform.training.objective import Objective
 from aios_platform.training.split import split_windows
 from aios_platform.training.trainer import train
 
@@ -145,12 +152,12 @@ def compare_cost(training, schema, past, rounds) -> None:
     """CPU and wall seconds of one member, Lightning against a plain loop, interleaved."""
     split = split_windows(past, LABEL, "window", training.validation_windows)
     encoding = fit_encoding(split.train, schema)
-    encoder = NumericalEncoding(encoding)
+    encoder = InputEncoder(encoding)
+    objective = Objective(AnswerSchema())
     train_rows, validation_rows = (
         (
-            encoder.encode(numerical_matrix(part, schema)),
-            torch.from_numpy(categorical_codes(part, schema, encoding.vocabularies)),
-            torch.from_numpy(part[LABEL].to_numpy(zero_copy_only=False).astype(np.float32)),
+            *encoder.encode(raw_inputs(part, schema, encoding)),
+            objective.targets(objective.truth(part[LABEL])),
         )
         for side in (split.train, split.validation)
         for part in [side.select([*schema.names, LABEL])]
@@ -160,10 +167,10 @@ def compare_cost(training, schema, past, rounds) -> None:
         with tempfile.TemporaryDirectory() as folder:
             plan = Plan(
                 training=training,
+                objective=objective,
+                inputs=encoder.inputs,
                 train=train_rows,
                 validation=validation_rows,
-                width=encoder.width,
-                cardinalities=encoding.cardinalities,
                 folder=Path(folder),
                 on_epoch=lambda _: None,
             )
@@ -207,16 +214,15 @@ def plain_loop(plan) -> dict[str, torch.Tensor]:
             batches.set_epoch(epoch)
             network.train()
             for encoded, codes, labels in batches:
-                loss = loss_of(network(encoded, codes), labels)
+                loss = loss_of(network(encoded, codes)[:, 0], labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
             network.eval()
             with torch.inference_mode():
-                logits = torch.cat(
-                    [network(x, c) for x, c, _ in SlicedBatches(plan.validation, EVALUATION_BATCH)]
-                ).double()
+                held_out = SlicedBatches(plan.validation, EVALUATION_BATCH)
+                logits = torch.cat([network(x, c)[:, 0] for x, c, _ in held_out]).double()
             # As every training that can be taken up after a kill; Lightning's does it, too.
             state = {"network": network, "optimizer": optimizer, "schedule": schedule}
             plan.folder.mkdir(exist_ok=True)

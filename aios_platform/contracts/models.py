@@ -14,15 +14,21 @@ class Epoch(Record):
     member: int = Field(ge=0, description="Which network of the ensemble.")
     epoch: int = Field(ge=0)
     seconds: float = Field(ge=0, description="Wall time of the epoch with its validation.")
-    train_loss: float = Field(description="Mean logarithmic loss over the epoch, nats.")
+    train_loss: float = Field(description="Mean loss of the task over the epoch.")
     validation: dict[str, float] = Field(description="Metrics of the validation rows.")
 
 
 class Calibration(Record):
-    """Platt scaling: probability = sigmoid(slope · logit + intercept)."""
+    """From a network's outputs to answers.
+
+    Binary: probability = sigmoid(slope · logit + intercept). Multiclass: probabilities =
+    softmax(slope · logits). Regression: value = slope · output + intercept, and each quantile so,
+    plus its offset.
+    """
 
     slope: float = Field(gt=0)
     intercept: float
+    offsets: tuple[float, ...] = Field(default=(), description="Of each quantile.")
 
 
 class TrainedModel(Record):
@@ -37,7 +43,11 @@ class TrainedModel(Record):
     train_windows: tuple[str, ...]
     validation_windows: tuple[str, ...]
     rows: int = Field(ge=1, description="Labelled rows, those of validation included.")
-    parity: float = Field(ge=0, description="Largest |ONNX - torch| over real rows.")
+    parity: float = Field(
+        ge=0,
+        description="Largest |ONNX - torch| over real rows, of a regression in units of the "
+        "largest answer where that is above 1.",
+    )
     seconds: float = Field(ge=0)
     resumed: bool = Field(description="Whether a killed training was taken up again.")
 

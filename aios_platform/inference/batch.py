@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pad
 
 from aios_platform.artifacts import ROW_GROUP_ROWS, ArtifactStore
+from aios_platform.contracts.answers import PREDICTED, AnswerSchema
 from aios_platform.contracts.datasets import DatasetVersion
 from aios_platform.contracts.record import digest_of
 from aios_platform.errors import ScoringError
@@ -55,7 +56,7 @@ def score_window(
 
     Raises:
         ScoringError: The frame does not fit the model, a row has no name or shares it, or a
-            probability is not finite. No version becomes visible then.
+            answer is not one of the task. No version becomes visible then.
     """
     made_from = {
         **inputs,
@@ -81,7 +82,7 @@ def score_window(
                 remedy="Build the frame from the declared source.",
             )
     session.check(first.schema)
-    schema = prediction_schema(first.schema.field(row_id))
+    schema = prediction_schema(first.schema.field(row_id), session.answers)
     constants = {
         "model_version": version,
         "model_digest": session.digest,
@@ -98,18 +99,22 @@ def score_window(
     )
 
 
-def prediction_schema(row_id: pa.Field) -> pa.Schema:
-    """Columns of stored predictions.
+def prediction_schema(row_id: pa.Field, answers: AnswerSchema | None = None) -> pa.Schema:
+    """Columns of stored predictions: the answer columns, and of several classes the likeliest.
 
     Args:
         row_id: The field of the frame that names a row; it keeps its name and type.
+        answers: What the model answers; unset, a probability.
     """
+    answers = answers or AnswerSchema()
+    likeliest = [pa.field(PREDICTED, pa.string(), nullable=False)] if answers.classes else []
     return pa.schema(
         [
             pa.field("prediction_id", pa.string(), nullable=False),
             pa.field(row_id.name, row_id.type, nullable=False),
             pa.field("prediction_time", pa.timestamp("us", "UTC")),
-            pa.field("probability", pa.float32(), nullable=False),
+            *(pa.field(name, pa.float32(), nullable=False) for name in answers.columns),
+            *likeliest,
             pa.field("model_version", pa.string(), nullable=False),
             pa.field("model_digest", pa.string(), nullable=False),
             pa.field("features_digest", pa.string(), nullable=False),
@@ -159,13 +164,26 @@ def _score(
         "prediction_id": pc.binary_join_element_wise(prefix, names.cast(pa.string()), ":"),
         row_id: names,
         "prediction_time": batch.column(prediction_time).cast(pa.timestamp("us", "UTC")),
-        "probability": pa.array(session.predict(batch)),
+        **_answer_columns(session, batch),
         **{
             name: pa.repeat(pa.scalar(value, schema.field(name).type), batch.num_rows)
             for name, value in constants.items()
         },
     }
     return pa.record_batch([columns[name] for name in schema.names], schema=schema)
+
+
+def _answer_columns(session: Session, batch: pa.RecordBatch) -> dict[str, pa.Array]:
+    """Answer columns, and the likeliest class where there are several."""
+    answers = session.answers
+    found = session.predict(batch)
+    if answers.flat:
+        return {answers.columns[0]: pa.array(found)}
+    columns = {n: pa.array(found[:, place]) for place, n in enumerate(answers.columns)}
+    if answers.classes:
+        places = pa.array(found.argmax(axis=1))
+        columns[PREDICTED] = pa.array(answers.classes, pa.string()).take(places)
+    return columns
 
 
 def _grouped(

@@ -22,8 +22,8 @@ def packed(onnx: bytes, features: FeatureSchema) -> bytes:
 
     Returns:
         ONNX bytes. Inputs: `numerical`, float32 (n, f), numericals in the schema's order, missing
-        as NaN (there is no such input where the schema has no numericals); each categorical as
-        it was, string (n, 1). Output `probability`, float32 (n,).
+        as NaN (there is no such input where the schema has no numericals); every other input, and
+        the output, as it was.
 
     Raises:
         ScoringError: The bytes are not a model, or one whose inputs are used in another way.
@@ -46,7 +46,7 @@ def packed(onnx: bytes, features: FeatureSchema) -> bytes:
         return onnx
     head = _head(graph, features)
     graph.node.remove(head)
-    kept = [entry for entry in graph.input if entry.name in features.categorical]
+    kept = [entry for entry in graph.input if entry.name not in features.numerical]
     matrix = helper.make_tensor_value_info(
         NUMERICAL, TensorProto.FLOAT, ["rows", len(features.numerical)]
     )

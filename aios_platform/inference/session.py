@@ -6,14 +6,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from aios_platform.contracts.answers import BINARY_OUTPUT, AnswerSchema
 from aios_platform.contracts.record import nearest
 from aios_platform.errors import ScoringError
 
 # Small enough for the intermediate values of a batch to stay in the processor's cache.
 BATCH_ROWS = 1024
-OUTPUT = "probability"
+OUTPUT = BINARY_OUTPUT
+METADATA = "aios.answers"
+SUM_TOLERANCE = 1e-4
 FLOAT = "tensor(float)"
 STRING = "tensor(string)"
 GPU_PROVIDERS = ("CUDAExecutionProvider", "ROCMExecutionProvider")
@@ -26,6 +31,11 @@ class Session:
         onnx: Bytes of a single-file ONNX model, one input per feature.
         digest: SHA-256 (hex) that the bytes must have; unset, they are trusted.
         threads: Threads per operator.
+
+    Attributes:
+        digest: SHA-256 (hex) of the bytes.
+        inputs: Type of each input by name.
+        answers: What the model answers.
 
     Raises:
         ScoringError: The bytes do not have the digest, are not a model, refer to other files, or
@@ -42,12 +52,14 @@ class Session:
         self._session = open_session(onnx, threads)
         inputs = self._session.get_inputs()
         self.inputs: Mapping[str, str] = {entry.name: entry.type for entry in inputs}
+        self._lengths = {e.name: e.shape[1] for e in inputs if len(e.shape) == 2}
+        self.answers = _answers(self._session)
         strange = {name: kind for name, kind in self.inputs.items() if kind not in (FLOAT, STRING)}
         outputs = [entry.name for entry in self._session.get_outputs()]
-        if strange or outputs != [OUTPUT]:
+        if strange or outputs != [self.answers.output]:
             raise ScoringError(
                 f"The model has the outputs {outputs} and inputs of other types {strange}; "
-                f"expected float and string inputs and one output '{OUTPUT}'.",
+                f"expected float and string inputs and one output '{self.answers.output}'.",
                 remedy="Score models that the platform's training exported.",
             )
 
@@ -64,8 +76,14 @@ class Session:
                 wrong.append(f"'{name}' is missing ({nearest(name, schema.names)})")
                 continue
             found = schema.field(index).type
-            if not (_is_number(found) if kind == FLOAT else _is_text(found)):
-                expected = "a number" if kind == FLOAT else "a string"
+            length = self._lengths.get(name)
+            if kind == STRING:
+                fits, expected = _is_text(found), "a string"
+            elif isinstance(length, int) and (length > 1 or _is_list(found)):
+                fits, expected = _is_vector(found, length), f"a vector of {length} numbers"
+            else:
+                fits, expected = _is_number(found), "a number"
+            if not fits:
                 wrong.append(f"'{name}' is of type {found}, expected {expected}")
         if wrong:
             raise ScoringError(
@@ -74,28 +92,39 @@ class Session:
             )
 
     def feeds(self, table: pa.Table | pa.RecordBatch) -> dict[str, NDArray[Any]]:
-        """The model's inputs, shape (rows, 1) each: float32 with NaN, strings with "", for nulls.
+        """The model's inputs.
+
+        Numbers are float32 (rows, 1) and vectors float32 (rows, length), NaN for nulls; categories
+        (rows, 1) and texts (rows,) are strings, "" for nulls.
 
         Raises:
-            ScoringError: The columns do not fit.
+            ScoringError: The columns do not fit, or a vector has another length.
         """
         self.check(table.schema)
-        return {
-            name: _numbers(table.column(name)) if kind == FLOAT else _texts(table.column(name))
-            for name, kind in self.inputs.items()
-        }
+        return {name: self._feed(name, kind, table) for name, kind in self.inputs.items()}
+
+    def _feed(self, name: str, kind: str, table: pa.Table | pa.RecordBatch) -> NDArray[Any]:
+        column = table.column(name)
+        if kind == STRING:
+            texts = _texts(column)
+            return texts if name in self._lengths else texts[:, 0]
+        if _is_list(column.type):
+            return _vectors(column, name, self._lengths[name])
+        return _numbers(column)
 
     def predict(self, table: pa.Table | pa.RecordBatch) -> NDArray[np.float32]:
-        """Probabilities of the positive class.
+        """What the model answers.
 
         Args:
             table: Has a column per input, in any order; nulls are missing values.
 
         Returns:
-            Shape (rows,), float32, each within [0, 1].
+            Shape (rows,) or, with several answer columns, (rows, columns), float32: probabilities
+            within [0, 1], which sum to 1 where there are several classes; or finite values and
+            rising quantiles.
 
         Raises:
-            ScoringError: The columns do not fit, or a probability is not finite.
+            ScoringError: The columns do not fit, or an answer is not one of the task.
         """
         columns = self.feeds(table)
         scores = [
@@ -104,35 +133,71 @@ class Session:
             )
             for start in range(0, table.num_rows, BATCH_ROWS)
         ]
-        probabilities: NDArray[np.float32] = (
-            np.concatenate(scores) if scores else np.empty(0, dtype=np.float32)
-        )
-        good = (probabilities >= 0) & (probabilities <= 1)
+        flat, width = self.answers.flat, len(self.answers.columns)
+        none: NDArray[np.float32] = np.empty((0,) if flat else (0, width), dtype=np.float32)
+        found = np.concatenate(scores) if scores else none
+        good = _possible(found, self.answers)
         if not good.all():
+            kind = "answers" if self.answers.task == "regression" else "probabilities"
             raise ScoringError(
-                f"{int((~good).sum()):,} of {table.num_rows:,} probabilities are not within "
-                f"[0, 1], e.g. {probabilities[~good][0]} in row {int(np.flatnonzero(~good)[0])}.",
+                f"{int((~good).sum()):,} of {table.num_rows:,} {kind} are not {EXPECTED[kind]}, "
+                f"e.g. {found[~good][0]} in row {int(np.flatnonzero(~good)[0])}.",
                 remedy="Do not use the model; promote an earlier version.",
             )
-        return probabilities
+        return found
 
     def _run(self, feeds: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         rows = len(next(iter(feeds.values())))
         try:
-            (scores,) = self._session.run([OUTPUT], feeds)
+            (scores,) = self._session.run(None, feeds)
         except Exception as error:
             raise ScoringError(
                 f"ONNX Runtime failed on {rows:,} rows: {error}",
                 remedy="Register the model again if its file is suspect.",
             ) from error
-        if scores.shape != (rows,) or scores.dtype != np.float32:
+        columns = len(self.answers.columns)
+        expected = (rows,) if self.answers.output == BINARY_OUTPUT else (rows, columns)
+        if scores.shape != expected or scores.dtype != np.float32:
             raise ScoringError(
                 f"The model gave {scores.dtype} of shape {scores.shape} for "
-                f"{rows:,} rows; expected one float32 per row.",
+                f"{rows:,} rows; expected float32 of shape {expected}.",
                 remedy="Score models that the platform's training exported.",
             )
-        found: NDArray[np.float32] = scores
+        found: NDArray[np.float32] = scores[:, 0] if scores.ndim == 2 and columns == 1 else scores
         return found
+
+
+EXPECTED = {
+    "answers": "finite with rising quantiles",
+    "probabilities": "within [0, 1]",
+}
+
+
+def _answers(session: Any) -> AnswerSchema:
+    """What a model says of its answers; one that says nothing answers a probability."""
+    said = session.get_modelmeta().custom_metadata_map.get(METADATA)
+    if said is None:
+        return AnswerSchema()
+    try:
+        return AnswerSchema.model_validate_json(said)
+    except ValidationError as error:
+        raise ScoringError(
+            f"The model's property '{METADATA}' is not a schema of answers: {error}",
+            remedy="Score models that the platform's training exported.",
+        ) from error
+
+
+def _possible(found: NDArray[np.float32], answers: AnswerSchema) -> NDArray[np.bool_]:
+    """Which rows have an answer that the task allows, shape (rows,)."""
+    if answers.task == "binary_classification":
+        return np.asarray((found >= 0) & (found <= 1))
+    if answers.task == "multiclass_classification":
+        within = ((found >= 0) & (found <= 1)).all(axis=1)
+        return np.asarray(within & (np.abs(found.sum(axis=1) - 1) <= SUM_TOLERANCE))
+    if answers.flat:
+        return np.asarray(np.isfinite(found))
+    rising = (np.diff(found[:, 1:], axis=1) >= 0).all(axis=1)
+    return np.asarray(np.isfinite(found).all(axis=1) & rising)
 
 
 def open_session(onnx: bytes, threads: int, *, accelerated: bool = False) -> Any:
@@ -207,11 +272,40 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind))
 
 
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def _is_vector(kind: pa.DataType, length: int) -> bool:
+    if pa.types.is_fixed_size_list(kind) and kind.list_size != length:
+        return False
+    return _is_list(kind) and _is_number(kind.value_type)
+
+
 def _is_text(kind: pa.DataType) -> bool:
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(
         pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_null(plain)
     )
+
+
+def _vectors(column: pa.Array | pa.ChunkedArray, name: str, length: int) -> NDArray[np.float32]:
+    """Lists of numbers as a matrix, NaN where there is none."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    present = whole.drop_null()
+    wrong = set(pc.unique(pc.list_value_length(present)).to_pylist()) - {length}
+    if wrong:
+        raise ScoringError(
+            f"The vectors of '{name}' have {sorted(wrong)[:3]} numbers in some rows; the model "
+            f"takes {length}.",
+            remedy="Send vectors of the declared length.",
+        )
+    values = present.flatten().cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+    matrix = np.full((len(whole), length), np.nan, dtype=np.float32)
+    matrix[~whole.is_null().to_numpy(zero_copy_only=False)] = values.reshape(-1, length)
+    return matrix
 
 
 def _numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:

@@ -149,6 +149,7 @@ def train_yardstick(
         record.features,
         store.scan(record.frames),
         label=declaration.label.column,
+        answers=declaration.answers,
         workdir=workdir,
     )
     store.put(trained.onnx, ".onnx")

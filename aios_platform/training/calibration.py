@@ -1,4 +1,4 @@
-"""Calibration: probability = sigmoid(slope · logit + intercept) (Platt 1999), in two steps.
+"""Calibration. Of a binary model: probability = sigmoid(slope · logit + intercept) (Platt 1999).
 
 Windows differ in how often the label is true for reasons that no feature shows. A plain Platt fit
 on the last window or two takes that window's luck for the network's fault: on the flights of 2013
@@ -6,6 +6,9 @@ it raised the calibration error of Oct-Dec from 0.006 to 0.015. So the slope is 
 rows, beside an intercept for each held-out window that is then thrown away; and the intercept that
 is kept makes the mean probability right over the longest stretch there is, all labelled windows.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,8 @@ from aios_platform.errors import TrainingError
 STEPS = 100
 TOLERANCE = 1e-10
 RIDGE = 1e-9
+FARTHEST = 5.0
+"""Largest |log| of a temperature that is looked for."""
 
 
 def fit_slope(
@@ -62,6 +67,59 @@ def fit_intercept(logits: NDArray[np.float64], labels: NDArray[np.bool_]) -> flo
         labels: Shape (n,), of both classes.
     """
     return float(_logistic(np.ones((labels.size, 1)), labels, offset=logits)[0])
+
+
+def fit_temperature(logits: NDArray[np.float64], labels: NDArray[Any]) -> float:
+    """The factor of the logits that makes held-out log loss least, 1 / temperature.
+
+    Guo et al. (2017, "On Calibration of Modern Neural Networks").
+
+    Args:
+        logits: Shape (n, classes), of rows that the network has not learnt from.
+        labels: Codes, shape (n,).
+
+    Raises:
+        TrainingError: The logits do not tell the classes apart.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    own = logits[np.arange(len(labels)), labels]
+
+    def loss(exponent: float) -> float:
+        slope = float(np.exp(exponent))
+        return float((logsumexp(slope * logits, axis=1) - slope * own).mean())
+
+    found = minimize_scalar(loss, bounds=(-FARTHEST, FARTHEST), method="bounded")
+    slope = float(np.exp(found.x))
+    if not loss(found.x) < np.log(logits.shape[1]):
+        raise TrainingError(
+            "The network does not tell the classes of held-out rows apart: the best factor of its "
+            f"logits is {slope:.3f}.",
+            remedy="Look at the training log; there may be no signal in the features.",
+        )
+    return slope
+
+
+def fit_offsets(
+    predicted: NDArray[np.float64], truth: NDArray[np.float64], levels: Sequence[float]
+) -> tuple[float, ...]:
+    """What to add to each quantile, so that its share of held-out rows is below it.
+
+    The split-conformal shift of Romano, Patterson and Candes (2019, "Conformalized Quantile
+    Regression"), for each level by itself.
+
+    Args:
+        predicted: Shape (n, levels), of rows that the network has not learnt from.
+        truth: Shape (n,).
+        levels: Rising levels within (0, 1).
+    """
+    rows = len(truth)
+    offsets = []
+    for place, level in enumerate(levels):
+        rank = min(max(int(np.ceil(level * (rows + 1))), 1), rows)
+        offsets.append(float(np.partition(truth - predicted[:, place], rank - 1)[rank - 1]))
+    return tuple(offsets)
 
 
 def _logistic(

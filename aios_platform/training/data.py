@@ -12,7 +12,9 @@ import pytorch_lightning as pl  # noqa: TID253
 import torch  # noqa: TID253
 from torch import Tensor  # noqa: TID253
 
-Rows = tuple[Tensor, Tensor, Tensor]
+Rows = tuple[Tensor, ...]
+"""Encoded inputs of a network, in its order, and last the targets; the rows are the first axis."""
+
 EVALUATION_BATCH = 8192
 BLOCK = 16
 
@@ -21,7 +23,7 @@ class SlicedBatches:
     """Batches of rows; any iterable with a length serves Lightning as a loader.
 
     Args:
-        rows: Encoded numericals (n, f) float32, codes (n, c) int64, labels (n,) float32.
+        rows: Encoded inputs and targets.
         batch_size: Rows per batch; the last one may be smaller.
         seed: Unset, rows keep their order; else each epoch has its own permutation, which depends
             on nothing but the seed and the epoch, so that a resumed training sees the same.
@@ -34,24 +36,24 @@ class SlicedBatches:
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-len(self.rows[2]) // self.batch_size)
+        return -(-len(self.rows[-1]) // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the permutation."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Rows]:
-        encoded, codes, labels = self.rows
+        rows = self.rows
+        targets = rows[-1]
         if self.seed is None:
-            for start in range(0, len(labels), self.batch_size):
-                part = slice(start, start + self.batch_size)
-                yield encoded[part], codes[part], labels[part]
+            for start in range(0, len(targets), self.batch_size):
+                yield tuple(array[start : start + self.batch_size] for array in rows)
             return
         generator = torch.Generator().manual_seed(stream_seed(self.seed, self.epoch))
-        order = torch.randperm(len(labels), generator=generator).to(labels.device)
+        order = torch.randperm(len(targets), generator=generator).to(targets.device)
         for chosen in order.split(self.batch_size):
             # Copies rows as a whole; indexing with brackets takes four times as long.
-            yield tuple(array.index_select(0, chosen) for array in self.rows)
+            yield tuple(array.index_select(0, chosen) for array in rows)
 
 
 class Blocks:
@@ -87,19 +89,24 @@ class InMemoryData(pl.LightningDataModule):  # type: ignore[misc]
         validation: Rows to stop on; never learnt from.
         batch_size: Rows per training batch.
         seed: Seed of the order of rows.
+        blocks: Whether a module steps through blocks of batches by itself.
     """
 
-    def __init__(self, train: Rows, validation: Rows, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, train: Rows, validation: Rows, *, batch_size: int, seed: int, blocks: bool = True
+    ) -> None:
         super().__init__()
+        self._blocks = blocks
         self._train = train
         self._validation = validation
         self._batch_size = batch_size
         self._seed = seed
         self._handed_out: list[SlicedBatches] = []
 
-    def train_dataloader(self) -> Blocks:
-        """Blocks of batches in an order of their own each epoch."""
-        return Blocks(self._batches(self._train, self._batch_size, seed=self._seed))
+    def train_dataloader(self) -> "Blocks | SlicedBatches":
+        """Batches, or blocks of them, in an order of their own each epoch."""
+        batches = self._batches(self._train, self._batch_size, seed=self._seed)
+        return Blocks(batches) if self._blocks else batches
 
     def val_dataloader(self) -> SlicedBatches:
         """Batches in the order of rows."""
@@ -113,8 +120,7 @@ class InMemoryData(pl.LightningDataModule):  # type: ignore[misc]
 
     def _batches(self, rows: Rows, size: int, *, seed: int | None = None) -> SlicedBatches:
         device = self.trainer.strategy.root_device
-        encoded, codes, labels = (array.to(device) for array in rows)
-        batches = SlicedBatches((encoded, codes, labels), size, seed=seed)
+        batches = SlicedBatches(tuple(array.to(device) for array in rows), size, seed=seed)
         self._handed_out.append(batches)
         return batches
 

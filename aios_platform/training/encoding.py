@@ -7,7 +7,7 @@ the model takes raw features wherever it runs.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from aios_platform.contracts.datasets import FeatureSchema
 from aios_platform.contracts.record import nearest
 from aios_platform.errors import TrainingError
+from aios_platform.training.tokens import TextOptions, Words, fit_words
+from aios_platform.training.vectors import VectorScale, fit_scale, vector_matrix
 
 UNKNOWN = 0
 # Quantiles between which the distribution function is linear; denser in the tails, and short of
@@ -51,6 +53,8 @@ class Encoding:
         scale: Shape (f,), float32, their standard deviation, above 0.
         missing: Shape (f,), whether training rows lack the feature at times.
         vocabularies: Per categorical feature, its values; the code of the i-th is i + 1.
+        vectors: Per vector feature, its scale.
+        texts: Per text feature, the words that are known.
     """
 
     knots: tuple[NDArray[np.float32], ...]
@@ -59,6 +63,8 @@ class Encoding:
     scale: NDArray[np.float32]
     missing: NDArray[np.bool_]
     vocabularies: tuple[tuple[str, ...], ...]
+    vectors: tuple[VectorScale, ...] = ()
+    texts: tuple[Words, ...] = ()
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -93,13 +99,50 @@ def categorical_codes(
     return codes
 
 
-def fit_encoding(rows: Columns, schema: FeatureSchema) -> Encoding:
-    """Fit quantile knots and vocabularies.
+def vector_matrices(frame: pa.Table, schema: FeatureSchema) -> list[NDArray[np.float32]]:
+    """Each vector feature, shape (n, length), float32; a row without one is NaN.
+
+    Raises:
+        TrainingError: A column is missing, is not of lists, or has another length.
+    """
+    return [_vectors(frame, name, schema) for name in schema.vectors]
+
+
+def texts_of(frame: pa.Table, name: str) -> NDArray[np.object_]:
+    """A text feature, shape (n,), strings; "" where there is none.
+
+    Raises:
+        TrainingError: The column is missing or is not of strings.
+    """
+    texts = _strings(frame, name).fill_null("")
+    return np.array(texts.to_pylist(), dtype=object)
+
+
+def raw_inputs(frame: pa.Table, schema: FeatureSchema, encoding: "Encoding") -> list[NDArray[Any]]:
+    """What the whole model takes: numericals, codes, each vector, each text as numbers of words.
+
+    Raises:
+        TrainingError: A column is missing or has the wrong type.
+    """
+    texts = zip(schema.texts, encoding.texts, strict=True)
+    return [
+        numerical_matrix(frame, schema),
+        categorical_codes(frame, schema, encoding.vocabularies),
+        *vector_matrices(frame, schema),
+        *(words.ids(texts_of(frame, name)) for name, words in texts),
+    ]
+
+
+def fit_encoding(
+    rows: Columns, schema: FeatureSchema, texts: TextOptions | None = None
+) -> Encoding:
+    """Fit quantile knots, vocabularies, scales of vectors and words of texts.
 
     Args:
         rows: The training rows; nothing of validation may be among them. They are read a few
             columns at a time.
         schema: The model's inputs.
+        texts: How many words of texts are known.
 
     Raises:
         TrainingError: A column is missing or has the wrong type.
@@ -123,6 +166,13 @@ def fit_encoding(rows: Columns, schema: FeatureSchema) -> Encoding:
         missing=np.array(missing, dtype=np.bool_),
         vocabularies=tuple(
             _vocabulary(_strings(part, name)) for name, part in _parts(rows, schema.categorical)
+        ),
+        vectors=tuple(
+            fit_scale(_vectors(part, name, schema)) for name, part in _parts(rows, schema.vectors)
+        ),
+        texts=tuple(
+            fit_words(texts_of(part, name), texts or TextOptions())
+            for name, part in _parts(rows, schema.texts)
         ),
     )
 
@@ -166,13 +216,18 @@ def _vocabulary(column: pa.ChunkedArray) -> tuple[str, ...]:
     return tuple(value for _, value in sorted(counted))
 
 
+def _vectors(frame: pa.Table, name: str, schema: FeatureSchema) -> NDArray[np.float32]:
+    (length,) = (field.length or 0 for field in schema.fields if field.name == name)
+    return vector_matrix(_column(frame, name), name, length)
+
+
 def _strings(frame: pa.Table, name: str) -> pa.ChunkedArray:
     column = _column(frame, name)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise TrainingError(
-            f"The categorical feature '{name}' is of type {column.type}; expected string.",
-            remedy="Declare it as a numerical feature, or cast it in its feature view.",
+            f"The feature '{name}' is of type {column.type}; expected string.",
+            remedy="Declare the type that it has, or cast it in its feature view.",
         )
     return column.cast(pa.string())
 

@@ -19,8 +19,9 @@ from aios_platform.contracts.models import Epoch
 from aios_platform.contracts.training import Training
 from aios_platform.errors import TrainingError
 from aios_platform.training.data import InMemoryData, Rows, stream_seed
-from aios_platform.training.module import MONITOR, BinaryClassifier
-from aios_platform.training.networks import EmbeddingMLP
+from aios_platform.training.module import MONITOR, Reporting, Supervised, Tally
+from aios_platform.training.networks import NetworkInputs, build_network
+from aios_platform.training.objective import Objective
 
 STEPS_PER_EPOCH = 50
 
@@ -33,33 +34,35 @@ class Plan:
 
     Attributes:
         training: The declared training.
+        objective: The task.
+        inputs: What the network takes.
         train: Encoded rows to learn from.
         validation: Encoded rows to stop on.
-        width: Width of the encoded numericals.
-        cardinalities: Number of codes per categorical feature.
         folder: Checkpoints of exactly this training.
         on_epoch: Called after each epoch.
     """
 
     training: Training
+    objective: Objective
+    inputs: NetworkInputs
     train: Rows
     validation: Rows
-    width: int
-    cardinalities: tuple[int, ...]
     folder: Path
     on_epoch: Callable[[Epoch], None]
 
     @property
     def batch_size(self) -> int:
         """Rows per step: the declared number, or fewer, so that a small set has enough steps."""
-        return max(1, min(self.training.batch_size, len(self.train[2]) // STEPS_PER_EPOCH))
+        return max(1, min(self.training.batch_size, len(self.train[-1]) // STEPS_PER_EPOCH))
 
     def network(self, member: int) -> nn.Module:
-        """A network with the member's initial weights."""
+        """A network with the member's initial weights.
+
+        Raises:
+            TrainingError: The declared network does not keep the contract.
+        """
         torch.manual_seed(stream_seed(self.training.seed, member))
-        return EmbeddingMLP(
-            self.width, self.cardinalities, self.training.hidden, self.training.dropout
-        )
+        return build_network(self.inputs, self.objective.outputs, self.training)
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,16 @@ def fit_member(plan: Plan, member: int) -> Member:
             state, resumed = _fit(plan, member, network, checkpoints)
             _save(state, finished)
             shutil.rmtree(checkpoints, ignore_errors=True)
+            if isinstance(network, pl.LightningModule):
+                # That one is full of its trainer.
+                network = plan.network(member)
     network.load_state_dict(state["weights"])
     network.eval()
     epochs = tuple(Epoch.model_validate(epoch) for epoch in json.loads(state["epochs"]))
     return Member(
         network=network,
         epochs=epochs,
-        best_epoch=min(epochs, key=lambda epoch: epoch.validation["log_loss"]).epoch,
+        best_epoch=min(epochs, key=lambda e: e.validation[plan.objective.criterion]).epoch,
         resumed=resumed,
     )
 
@@ -110,20 +116,13 @@ def _fit(
     plan: Plan, member: int, network: nn.Module, checkpoints: Path
 ) -> tuple[dict[str, Any], bool]:
     training = plan.training
-    module = BinaryClassifier(
-        network,
-        member=member,
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
-        steps=training.epochs * -(-len(plan.train[2]) // plan.batch_size),
-        seed=stream_seed(training.seed, member),
-        on_epoch=plan.on_epoch,
-    )
+    module = _module(plan, member, network)
     data = InMemoryData(
         plan.train,
         plan.validation,
         batch_size=plan.batch_size,
         seed=stream_seed(training.seed, member),
+        blocks=isinstance(module, Supervised),
     )
     last = checkpoints / "last.ckpt"
     resumed = _load(last) is not None
@@ -160,9 +159,31 @@ def _fit(
             remedy="Run the same command again; it goes on from the last epoch.",
         )
     best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
-    weights = {name.removeprefix("network."): w for name, w in best["state_dict"].items()}
-    epochs = json.dumps([epoch.model_dump(mode="json") for epoch in module.epochs])
+    prefix = "network." if isinstance(module, Supervised) else ""
+    weights = {name.removeprefix(prefix): w for name, w in best["state_dict"].items()}
+    epochs = json.dumps([epoch.model_dump(mode="json") for epoch in module.aios_tally.epochs])
     return {"weights": weights, "epochs": epochs}, resumed
+
+
+def _module(plan: Plan, member: int, network: nn.Module) -> Reporting:
+    """The network as Lightning takes it; a Lightning module of one's own trains as it says."""
+    training = plan.training
+    seed = stream_seed(training.seed, member)
+    if isinstance(network, pl.LightningModule):
+        own = type(network)
+        # The same object, whose class now also reports.
+        network.__class__ = type(own.__name__, (Reporting, own), {"__module__": own.__module__})
+        module: Reporting = network
+    else:
+        module = Supervised(
+            network,
+            plan.objective,
+            learning_rate=training.learning_rate,
+            weight_decay=training.weight_decay,
+            steps=training.epochs * -(-len(plan.train[-1]) // plan.batch_size),
+        )
+    module.aios_tally = Tally(plan.objective, member=member, seed=seed, on_epoch=plan.on_epoch)
+    return module
 
 
 def _on_gpu(training: Training) -> bool:

@@ -13,80 +13,116 @@ from torch import Tensor, nn  # noqa: TID253
 
 from aios_platform.contracts.models import Epoch
 from aios_platform.errors import TrainingError
-from aios_platform.metrics import evaluate
 from aios_platform.training.data import Rows, stream_seed
+from aios_platform.training.objective import Objective
 
-MONITOR = "validation_log_loss"
+MONITOR = "validation_loss"
 
 log = logging.getLogger(__name__)
 
 
-class BinaryClassifier(pl.LightningModule):  # type: ignore[misc]
-    """Logarithmic loss, AdamW, one cycle of the learning rate (Smith and Topin 2017).
+class Tally:
+    """What a module counts and reports; one object, so that nobody's own attributes clash with it.
 
     Args:
-        network: Gives logits from encoded numericals and codes.
+        objective: The task.
         member: Which network of the ensemble it is.
-        learning_rate: The peak of the cycle.
-        weight_decay: Decoupled weight decay.
-        steps: Steps of all epochs, over which the learning rate makes its cycle.
         seed: Seed of dropout; each epoch has its own stream, so that a resumed training repeats it.
         on_epoch: Called after each epoch.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        *,
-        member: int,
-        learning_rate: float,
-        weight_decay: float,
-        steps: int,
-        seed: int,
-        on_epoch: Callable[[Epoch], None],
+        self, objective: Objective, *, member: int, seed: int, on_epoch: Callable[[Epoch], None]
     ) -> None:
-        super().__init__()
-        # Lightning steps once per batch of its own, which here is a block of ours.
-        self.automatic_optimization = False
-        self.network = network
-        self._member = member
-        self._learning_rate = learning_rate
-        self._weight_decay = weight_decay
-        self._steps = steps
-        self._seed = seed
-        self._on_epoch = on_epoch
+        self.objective = objective
+        self.member = member
+        self.seed = seed
+        self.on_epoch = on_epoch
         self.epochs: list[Epoch] = []
-        self._loss = torch.zeros(())
-        self._rows = 0
-        self._started = 0.0
-        self._logits: list[Tensor] = []
-        self._labels: list[Tensor] = []
+        self.loss = torch.zeros(())
+        self.rows = 0
+        self.started = 0.0
+        self.outputs: list[Tensor] = []
+        self.targets: list[Tensor] = []
+
+    def start(self, epoch: int, device: torch.device) -> None:
+        """Start an epoch's random stream and sums."""
+        torch.manual_seed(stream_seed(self.seed, epoch))
+        self.loss = torch.zeros((), device=device)
+        self.rows = 0
+        self.started = monotonic()
+
+    def learnt(self, loss: Tensor, rows: int) -> None:
+        """Count a step's mean loss towards the epoch's."""
+        self.loss += loss.detach() * rows
+        self.rows += rows
+
+    def report(self, number: int) -> Epoch:
+        """What an epoch came to.
+
+        Raises:
+            TrainingError: A loss is not finite; such weights are never kept.
+        """
+        outputs = torch.cat(self.outputs).cpu().double()
+        targets = torch.cat(self.targets)
+        self.outputs, self.targets = [], []
+        loss = float(self.loss) / max(self.rows, 1)
+        if not (np.isfinite(loss) and bool(torch.isfinite(outputs).all())):
+            raise TrainingError(
+                f"The loss of network {self.member} is not finite in epoch {number} "
+                f"(training {loss}).",
+                remedy="Lower training.learning_rate, and look for extreme feature values.",
+            )
+        epoch = Epoch(
+            member=self.member,
+            epoch=number,
+            seconds=monotonic() - self.started,
+            train_loss=loss,
+            validation=self.objective.report(outputs, targets),
+        )
+        self.epochs.append(epoch)
+        log.info(
+            "network %d, epoch %d: training loss %.4f, validation %s (%.1f s)",
+            epoch.member,
+            epoch.epoch,
+            epoch.train_loss,
+            ", ".join(f"{name} {value:.4f}" for name, value in epoch.validation.items()),
+            epoch.seconds,
+        )
+        return epoch
+
+
+class Reporting(pl.LightningModule):  # type: ignore[misc]
+    """What every module does here, whoever wrote it: seeds, validation, reports of epochs.
+
+    It is mixed into a Lightning module of one's own before that module's class, so that only
+    `forward`, `training_step` and `configure_optimizers` are needed there.
+    """
+
+    aios_tally: Tally
+
+    def aios_outputs(self, *inputs: Tensor) -> Tensor:
+        """What the network gives, shape (n, outputs)."""
+        found: Tensor = self(*inputs)
+        return found
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's random stream and sums."""
-        torch.manual_seed(stream_seed(self._seed, self.current_epoch))
-        self._loss = torch.zeros((), device=self.device)
-        self._rows = 0
-        self._started = monotonic()
+        """Start the epoch."""
+        self.aios_tally.start(self.current_epoch, self.device)
+        super().on_train_epoch_start()
 
-    def training_step(self, batches: Iterator[Rows], _: int) -> None:
-        """One step on the mean loss of each batch of a block."""
-        optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        for encoded, codes, labels in batches:
-            logits = self.network(encoded, codes)
-            loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
-            optimizer.zero_grad()
-            self.manual_backward(loss)
-            optimizer.step()
-            schedule.step()
-            self._loss += loss.detach() * len(labels)
-            self._rows += len(labels)
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Count the loss that a module of one's own returned."""
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, Tensor):
+            self.aios_tally.learnt(loss, len(batch[-1]))
+        super().on_train_batch_end(outputs, batch, batch_idx)
 
     def validation_step(self, batch: Rows, _: int) -> None:
-        """Collect logits."""
-        encoded, codes, labels = batch
-        self._logits.append(self.network(encoded, codes).float())
-        self._labels.append(labels)
+        """Collect outputs."""
+        *inputs, targets = batch
+        self.aios_tally.outputs.append(self.aios_outputs(*inputs).float())
+        self.aios_tally.targets.append(targets)
 
     def on_validation_epoch_end(self) -> None:
         """Report the epoch.
@@ -94,45 +130,70 @@ class BinaryClassifier(pl.LightningModule):  # type: ignore[misc]
         Raises:
             TrainingError: A loss is not finite; such weights are never kept.
         """
-        logits = torch.cat(self._logits).double()
-        labels = torch.cat(self._labels).cpu().numpy() > 0
-        self._logits, self._labels = [], []
-        train_loss = float(self._loss) / max(self._rows, 1)
-        if not (np.isfinite(train_loss) and bool(torch.isfinite(logits).all())):
-            raise TrainingError(
-                f"The loss of network {self._member} is not finite in epoch {self.current_epoch} "
-                f"(training {train_loss}).",
-                remedy="Lower training.learning_rate, and look for extreme feature values.",
-            )
-        metrics = evaluate(labels, torch.sigmoid(logits).cpu().numpy(), ("log_loss", "roc_auc"))
-        self.log(MONITOR, metrics["log_loss"])
-        epoch = Epoch(
-            member=self._member,
-            epoch=self.current_epoch,
-            seconds=monotonic() - self._started,
-            train_loss=train_loss,
-            validation=metrics,
-        )
-        self.epochs.append(epoch)
-        log.info(
-            "network %d, epoch %d: training loss %.4f, validation loss %.4f, ROC AUC %.4f (%.1f s)",
-            epoch.member,
-            epoch.epoch,
-            epoch.train_loss,
-            metrics["log_loss"],
-            metrics["roc_auc"],
-            epoch.seconds,
-        )
-        self._on_epoch(epoch)
+        tally = self.aios_tally
+        epoch = tally.report(self.current_epoch)
+        self.log(MONITOR, epoch.validation[tally.objective.criterion])
+        tally.on_epoch(epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the reports with the weights they describe."""
-        checkpoint["epochs"] = json.dumps([epoch.model_dump(mode="json") for epoch in self.epochs])
+        epochs = [epoch.model_dump(mode="json") for epoch in self.aios_tally.epochs]
+        checkpoint["epochs"] = json.dumps(epochs)
+        super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the reports of the epochs that are done."""
         stored = json.loads(checkpoint["epochs"])
-        self.epochs = [Epoch.model_validate(epoch) for epoch in stored]
+        self.aios_tally.epochs = [Epoch.model_validate(epoch) for epoch in stored]
+        super().on_load_checkpoint(checkpoint)
+
+
+class Supervised(Reporting):
+    """The platform's own way of training: the task's loss, AdamW, one cycle of the learning rate.
+
+    The cycle is that of Smith and Topin (2017, "Super-Convergence").
+
+    Args:
+        network: Gives outputs from encoded inputs.
+        objective: The task.
+        learning_rate: The peak of the cycle.
+        weight_decay: Decoupled weight decay.
+        steps: Steps of all epochs, over which the learning rate makes its cycle.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        steps: int,
+    ) -> None:
+        super().__init__()
+        # Lightning steps once per batch of its own, which here is a block of ours.
+        self.automatic_optimization = False
+        self.network = network
+        self._loss_of = objective.loss
+        self._learning_rate = learning_rate
+        self._weight_decay = weight_decay
+        self._steps = steps
+
+    def aios_outputs(self, *inputs: Tensor) -> Tensor:
+        """What the network gives, shape (n, outputs)."""
+        found: Tensor = self.network(*inputs)
+        return found
+
+    def training_step(self, batches: Iterator[Rows], _: int) -> None:
+        """One step on the mean loss of each batch of a block."""
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        for *inputs, targets in batches:
+            loss = self._loss_of(self.network(*inputs), targets)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            schedule.step()
+            self.aios_tally.learnt(loss, len(targets))
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW, and one cycle over the planned number of steps."""

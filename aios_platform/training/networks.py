@@ -1,24 +1,125 @@
-"""Networks for tabular data. All preprocessing is part of the network, and so of its export.
+"""The platform's networks, and the contract that a network of one's own keeps.
 
-A numerical feature enters twice: standardised, and as its normal score, by a piecewise-linear map
-through quantiles of the training rows. The second is the piecewise-linear encoding of Gorishniy,
-Rubachev and Babenko (2022, "On Embeddings for Numerical Features in Tabular Deep Learning") with
-its components summed to one number, which keeps the first layer small. A missing value lies in
-the middle and lights an indicator of its own.
+A network is a class that is made by ``Network(inputs, outputs, training)``: what it takes
+(`NetworkInputs`), how many numbers it gives per row, and the declared training, whose `hidden`,
+`dropout` and `network_options` it may read. Its `forward` takes the encoded inputs in order and
+gives float32 of shape (n, outputs): one logit of a binary model, a logit of each class, or the
+value and then the quantiles of a regression, in standard deviations of the label from its mean.
 """
 
+import hashlib
+import importlib
+import inspect
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch  # noqa: TID253
-from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 from torch import Tensor, nn  # noqa: TID253
 
-from aios_platform.training.encoding import Encoding
+from aios_platform.contracts.record import Record
+from aios_platform.contracts.training import NETWORKS, Training
+from aios_platform.errors import TrainingError
+from aios_platform.extensions import Kind, load
+from aios_platform.training.tokens import NO_WORD, TextOptions
 
 LARGEST_EMBEDDING = 16
-CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class NetworkInputs:
+    """What the `forward` of a network takes, in this order.
+
+    Attributes:
+        numerical: Width of the encoded numericals, float32 (n, numerical); may be 0.
+        cardinalities: Number of codes of each categorical, int64 (n, len(cardinalities)).
+        vectors: Length of each vector, float32 (n, length) each, standardised.
+        texts: How many different numbers the words of each text have, integers (n, tokens) each;
+            0 fills a row.
+    """
+
+    numerical: int
+    cardinalities: tuple[int, ...] = ()
+    vectors: tuple[int, ...] = ()
+    texts: tuple[int, ...] = ()
+
+
+def network_class(name: str) -> type[nn.Module]:
+    """The class that a declaration's `training.network` names.
+
+    Raises:
+        TrainingError: It cannot be imported, or is not a network.
+        ExtensionError: The package that adds it cannot be imported.
+    """
+    if name in NETWORKS:
+        found: Any = dict(zip(NETWORKS, (EmbeddingMLP, Convolutional, TextEmbedding), strict=True))[
+            name
+        ]
+    elif ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except Exception as error:
+            raise TrainingError(
+                f"training.network '{name}' cannot be imported: {type(error).__name__}: {error}",
+                remedy="Install its package where the platform runs, or mend it.",
+            ) from error
+    else:
+        found = load(Kind.NETWORK, name)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise TrainingError(
+            f"training.network '{name}' is {found!r}; expected a class that is a torch.nn.Module.",
+            remedy="Name a class that keeps the contract of docs/training.md.",
+        )
+    return found
+
+
+def network_source(name: str) -> str:
+    """SHA-256 (hex) of the file that a network of one's own is in; "" for the platform's."""
+    if name in NETWORKS:
+        return ""
+    return hashlib.sha256(Path(inspect.getfile(network_class(name))).read_bytes()).hexdigest()
+
+
+def build_network(inputs: NetworkInputs, outputs: int, training: Training) -> nn.Module:
+    """A declared network with fresh weights.
+
+    Raises:
+        TrainingError: The network refuses its inputs or options, or does not keep the contract.
+        ExtensionError: The package that adds it cannot be imported.
+    """
+    kind = network_class(training.network)
+    try:
+        network = kind(inputs, outputs, training)
+        with torch.random.fork_rng(), torch.inference_mode():
+            answer = network.eval()(*_blank(inputs))
+    except TrainingError:
+        raise
+    except Exception as error:
+        raise TrainingError(
+            f"The network '{training.network}' cannot be made for {inputs}: "
+            f"{type(error).__name__}: {error}",
+            remedy="Mend the network; docs/training.md has the contract.",
+        ) from error
+    shape = tuple(getattr(answer, "shape", ()))
+    if shape != (2, outputs):
+        raise TrainingError(
+            f"The network '{training.network}' gives the shape {shape} for two rows; expected "
+            f"(2, {outputs}).",
+            remedy="Let it give one number per output and row.",
+        )
+    return network.train()
+
+
+def _blank(inputs: NetworkInputs) -> list[Tensor]:
+    return [
+        torch.zeros((2, inputs.numerical)),
+        torch.zeros((2, len(inputs.cardinalities)), dtype=torch.int64),
+        *(torch.zeros((2, length)) for length in inputs.vectors),
+        *(torch.zeros((2, 4), dtype=torch.int64) for _ in inputs.texts),
+    ]
 
 
 def embedding_width(cardinality: int) -> int:
@@ -29,143 +130,177 @@ def embedding_width(cardinality: int) -> int:
     return min(LARGEST_EMBEDDING, round(1.6 * float(cardinality**0.56)))
 
 
-class NumericalEncoding(nn.Module):  # type: ignore[misc]
-    """Raw numerical features to what the first layer takes; without anything to learn."""
-
-    def __init__(self, encoding: Encoding) -> None:
-        super().__init__()
-        features = len(encoding.knots)
-        intervals = max((edges.size - 1 for edges in encoding.knots), default=1)
-        # Padding intervals have rate and rise 0, so they add nothing.
-        left, rate, rise = np.zeros((3, features, intervals), dtype=np.float32)
-        for row, (edges, scores) in enumerate(zip(encoding.knots, encoding.scores, strict=True)):
-            for column, (low, high) in enumerate(pairwise(edges)):
-                left[row, column] = low
-                rate[row, column] = 1 / (high - low)
-                rise[row, column] = scores[column + 1] - scores[column]
-        constants = {
-            "low": np.array([edges[0] for edges in encoding.knots], dtype=np.float32),
-            "high": np.array([edges[-1] for edges in encoding.knots], dtype=np.float32),
-            "lowest": np.array([scores[0] for scores in encoding.scores], dtype=np.float32),
-            "center": encoding.center,
-            "scale": 1 / encoding.scale,
-            "left": left,
-            "rate": rate,
-            "rise": rise,
-            "indicated": np.flatnonzero(encoding.missing),
-        }
-        for name, value in constants.items():
-            self.register_buffer(name, torch.from_numpy(value))
-        self.width = 2 * features + int(encoding.missing.sum())
-
-    def forward(self, raw: Tensor) -> Tensor:
-        """Encode.
-
-        Args:
-            raw: Shape (n, f), float32, missing as NaN.
-
-        Returns:
-            Shape (n, width), float32, finite.
-        """
-        absent = torch.isnan(raw)
-        bounded = torch.clamp(torch.where(absent, self.low, raw), self.low, self.high)
-        filled = ((bounded.unsqueeze(2) - self.left) * self.rate).clamp(0, 1)
-        score = self.lowest + (filled * self.rise).sum(dim=2)
-        standard = (bounded - self.center) * self.scale
-        zero = torch.zeros_like(score)
-        return torch.cat(
-            [
-                torch.where(absent, zero, score),
-                torch.where(absent, zero, standard),
-                absent.index_select(1, self.indicated).float(),
-            ],
-            dim=1,
-        )
-
-    def encode(self, raw: NDArray[np.float32]) -> Tensor:
-        """Encode many rows in chunks, so that the intermediate values stay small."""
-        encoded = torch.empty((len(raw), self.width), dtype=torch.float32)
-        with torch.inference_mode():
-            for start in range(0, len(raw), CHUNK):
-                part = slice(start, start + CHUNK)
-                encoded[part] = self(torch.from_numpy(raw[part]))
-        return encoded
-
-
 class EmbeddingMLP(nn.Module):  # type: ignore[misc]
-    """Embeddings of the categorical features beside the encoded numerical ones, then an MLP.
+    """`embedding_mlp`: embeddings beside encoded numericals and vectors, then an MLP.
 
     Args:
-        numerical: Width of the encoded numerical features.
-        cardinalities: Number of codes per categorical feature.
-        hidden: Widths of the hidden layers.
-        dropout: Share of hidden units dropped in training.
+        inputs: What it takes.
+        outputs: Numbers per row.
+        training: The declared training; `hidden` and `dropout` are used.
+
+    Raises:
+        TrainingError: There are texts, which it does not read.
     """
 
-    def __init__(
-        self,
-        numerical: int,
-        cardinalities: Sequence[int],
-        hidden: Sequence[int],
-        dropout: float,
-    ) -> None:
-        super().__init__()
-        self.embeddings = nn.ModuleList(nn.Embedding(n, embedding_width(n)) for n in cardinalities)
-        width = numerical + sum(embedding_width(n) for n in cardinalities)
-        layers: list[nn.Module] = []
-        for units in hidden:
-            layers += [nn.Linear(width, units), nn.ReLU(), nn.Dropout(dropout)]
-            width = units
-        self.layers = nn.Sequential(*layers, nn.Linear(width, 1))
+    reads_texts = False
 
-    def forward(self, encoded: Tensor, codes: Tensor) -> Tensor:
-        """Logits.
+    def __init__(self, inputs: NetworkInputs, outputs: int, training: Training) -> None:
+        super().__init__()
+        if inputs.texts and not self.reads_texts:
+            raise TrainingError(
+                f"The network '{training.network}' reads no texts.",
+                remedy="Declare `training.network: text_embedding`.",
+            )
+        self._vectors = len(inputs.vectors)
+        cardinalities = inputs.cardinalities
+        self.embeddings = nn.ModuleList(nn.Embedding(n, embedding_width(n)) for n in cardinalities)
+        width = inputs.numerical + sum(embedding_width(n) for n in cardinalities)
+        width += self.further_width(inputs, training)
+        layers: list[nn.Module] = []
+        for units in training.hidden:
+            layers += [nn.Linear(width, units), nn.ReLU(), nn.Dropout(training.dropout)]
+            width = units
+        self.layers = nn.Sequential(*layers, nn.Linear(width, outputs))
+
+    def further_width(self, inputs: NetworkInputs, training: Training) -> int:  # noqa: ARG002
+        """Make what reads vectors and texts, and say how many numbers it gives."""
+        return sum(inputs.vectors)
+
+    def further(self, vectors: Sequence[Tensor], texts: Sequence[Tensor]) -> list[Tensor]:  # noqa: ARG002
+        """What the vectors and texts give, each (n, some width)."""
+        return list(vectors)
+
+    def forward(self, encoded: Tensor, codes: Tensor, *rest: Tensor) -> Tensor:
+        """Outputs.
 
         Args:
             encoded: Shape (n, numerical), float32.
             codes: Shape (n, c), int64.
+            rest: Vectors, then texts.
 
         Returns:
-            Shape (n,), float32.
+            Shape (n, outputs), float32.
         """
         embedded = [table(codes[:, index]) for index, table in enumerate(self.embeddings)]
-        logits: Tensor = self.layers(torch.cat([encoded, *embedded], dim=1))
-        return logits.squeeze(1)
+        others = self.further(rest[: self._vectors], rest[self._vectors :])
+        outputs: Tensor = self.layers(torch.cat([encoded, *embedded, *others], dim=1))
+        return outputs
 
 
-class CalibratedEnsemble(nn.Module):  # type: ignore[misc]
-    """The whole model: raw features in, probability out.
+class ImageOptions(Record):
+    """`training.network_options` of `convolutional`."""
 
-    Args:
-        encoding: The fitted encoding of the numerical features.
-        members: The trained networks; their logits are averaged.
-        slope: Platt slope.
-        intercept: Platt intercept.
+    shape: tuple[int, int, int] = Field(description="Channels, height and width of the image.")
+    channels: tuple[int, ...] = Field(
+        default=(16, 32), min_length=1, description="Channels of each 3 x 3 convolution."
+    )
+
+
+class Convolutional(EmbeddingMLP):
+    """`convolutional`: the first vector is an image; other inputs enter beside what it shows.
+
+    Each convolution is followed by a ReLU and halves height and width, in the manner of LeCun et
+    al. (1998, "Gradient-Based Learning Applied to Document Recognition").
+
+    Raises:
+        TrainingError: There is no vector, or its length is not that of the image.
     """
 
-    def __init__(
-        self,
-        encoding: NumericalEncoding,
-        members: Sequence[nn.Module],
-        slope: float,
-        intercept: float,
-    ) -> None:
-        super().__init__()
-        self.encoding = encoding
-        self.members = nn.ModuleList(members)
-        self.register_buffer("slope", torch.tensor(slope, dtype=torch.float32))
-        self.register_buffer("intercept", torch.tensor(intercept, dtype=torch.float32))
+    def further_width(self, inputs: NetworkInputs, training: Training) -> int:
+        """Make the convolutions."""
+        options: ImageOptions = _options(ImageOptions, training)
+        channels, height, width = options.shape
+        if not inputs.vectors or inputs.vectors[0] != channels * height * width:
+            raise TrainingError(
+                f"The network 'convolutional' takes an image of {options.shape} from the first "
+                f"vector; the vectors have the lengths {inputs.vectors}.",
+                remedy="Correct training.network_options.shape, or declare the column as a vector.",
+            )
+        self._shape = options.shape
+        layers: list[nn.Module] = []
+        for wanted in options.channels:
+            layers += [nn.Conv2d(channels, wanted, 3, padding=1), nn.ReLU()]
+            channels = wanted
+            if min(height, width) > 1:
+                layers.append(nn.MaxPool2d(2))
+                height, width = height // 2, width // 2
+        self.image = nn.Sequential(*layers, nn.Flatten())
+        return channels * height * width + sum(inputs.vectors[1:])
 
-    def forward(self, raw: Tensor, codes: Tensor) -> Tensor:
-        """Probabilities.
+    def further(self, vectors: Sequence[Tensor], texts: Sequence[Tensor]) -> list[Tensor]:  # noqa: ARG002
+        """What the image shows, and the other vectors."""
+        return [self.image(vectors[0].reshape(-1, *self._shape)), *vectors[1:]]
 
-        Args:
-            raw: Shape (n, f), float32, missing as NaN.
-            codes: Shape (n, c), int64.
 
-        Returns:
-            Shape (n,), float32.
-        """
-        encoded = self.encoding(raw)
-        logits = torch.stack([member(encoded, codes) for member in self.members]).mean(dim=0)
-        return torch.sigmoid(logits * self.slope + self.intercept)
+class EmbeddedText(TextOptions):
+    """`training.network_options` of `text_embedding`."""
+
+    width: int = Field(default=32, ge=1, description="Numbers per word.")
+    buckets: int = Field(
+        default=16_384, ge=0, description="Embeddings that pairs of words share; 0: no pairs."
+    )
+
+
+class TextEmbedding(EmbeddingMLP):
+    """`text_embedding`: the mean embedding of a text's words and of its hashed pairs of words.
+
+    After Joulin et al. (2016, "Bag of Tricks for Efficient Text Classification").
+
+    Raises:
+        TrainingError: There is no text.
+    """
+
+    reads_texts = True
+
+    def further_width(self, inputs: NetworkInputs, training: Training) -> int:
+        """Make the embeddings."""
+        if not inputs.texts:
+            raise TrainingError(
+                "The network 'text_embedding' has no text to read.",
+                remedy="Declare a column of type text among features.request, or another network.",
+            )
+        options: EmbeddedText = _options(EmbeddedText, training)
+        self._buckets = options.buckets
+        self.words = nn.ModuleList(
+            nn.Embedding(numbers, options.width, padding_idx=NO_WORD) for numbers in inputs.texts
+        )
+        self.pairs = nn.ModuleList(
+            nn.Embedding(options.buckets + 1, options.width, padding_idx=NO_WORD)
+            for _ in inputs.texts
+            if options.buckets
+        )
+        for table in (*self.words, *self.pairs):
+            # Small, so that a rare word says little until it has been learnt from.
+            nn.init.normal_(table.weight, std=0.1)
+            with torch.no_grad():
+                table.weight[NO_WORD] = 0
+        return sum(inputs.vectors) + options.width * (len(self.words) + len(self.pairs))
+
+    def further(self, vectors: Sequence[Tensor], texts: Sequence[Tensor]) -> list[Tensor]:
+        """The vectors, and the mean embeddings of each text."""
+        found = list(vectors)
+        for place, text in enumerate(texts):
+            words = text.long()
+            found.append(_mean(self.words[place], words))
+            if self._buckets:
+                first, second = words[:, :-1], words[:, 1:]
+                # Knuth's multiplicative hash; numbers of words are far below 2^31.
+                pair = (first * 2_654_435_761 + second) % self._buckets + 1
+                found.append(_mean(self.pairs[place], pair * (second > NO_WORD).long()))
+        return found
+
+
+def _mean(table: nn.Embedding, numbers: Tensor) -> Tensor:
+    count = (numbers > NO_WORD).sum(dim=1, keepdim=True).clamp(min=1)
+    mean: Tensor = table(numbers).sum(dim=1) / count
+    return mean
+
+
+def _options(kind: type[Any], training: Training) -> Any:
+    try:
+        return kind.model_validate(training.network_options)
+    except ValidationError as error:
+        raise TrainingError(
+            f"training.network_options of '{training.network}': {error}",
+            remedy="Correct the declaration; docs/training.md lists the options.",
+        ) from error

@@ -4,14 +4,17 @@ A frame may be larger than memory allows for beside its encoded rows. Nothing he
 columns are read a few at a time, rows some batches at a time, and only those of one side.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pad
 
+from aios_platform.contracts.policy import Task
 from aios_platform.errors import TrainingError
+from aios_platform.metrics.truth import label_type
 
 BATCH_ROWS = 65_536
 
@@ -94,12 +97,16 @@ class Split:
 
 
 def split_windows(
-    frame: pa.Table | pad.Dataset, label: str, window_column: str, held_out: int
+    frame: pa.Table | pad.Dataset,
+    label: str,
+    window_column: str,
+    held_out: int,
+    task: Task = "binary_classification",
 ) -> Split:
     """Part the labelled rows into training windows and the last `held_out` ones.
 
     Raises:
-        TrainingError: A column is missing, or a side has no rows or only one class.
+        TrainingError: A column is missing, or a side has no rows or only one label.
     """
     dataset = pad.dataset(frame) if isinstance(frame, pa.Table) else frame
     for column in (label, window_column):
@@ -108,9 +115,10 @@ def split_windows(
                 f"The training frame lacks the column '{column}'.",
                 remedy="Materialize the training set again.",
             )
-    if not pa.types.is_boolean(dataset.schema.field(label).type):
+    kind, expected = dataset.schema.field(label).type, label_type(task)
+    if not _fits(kind, expected):
         raise TrainingError(
-            f"The label '{label}' is of type {dataset.schema.field(label).type}; expected bool.",
+            f"The label '{label}' is of type {kind}; expected {expected}.",
             remedy="Correct the label's column in the source.",
         )
     counts = _counts(dataset, label, window_column)
@@ -123,11 +131,13 @@ def split_windows(
         )
     sides = []
     for name, keys in (("training", windows[:-held_out]), ("validation", windows[-held_out:])):
-        rows, positives = (sum(counts[key][place] for key in keys) for place in (0, 1))
-        if not 0 < positives < rows:
+        rows = sum(counts[key].rows for key in keys)
+        low, high = (pick(getattr(counts[k], at) for k in keys) for pick, at in EXTREMES)
+        if low == high:
+            lacking = "both classes are" if expected == pa.bool_() else "two different ones are"
             raise TrainingError(
-                f"The {name} windows {keys} have {rows:,} labels, "
-                f"{positives:,} of them positive; both classes are needed.",
+                f"The {name} windows {keys} have {rows:,} labels, all of them {low}; "
+                f"{lacking} needed.",
                 remedy="Train on more windows.",
             )
         kind = dataset.schema.field(window_column).type
@@ -138,15 +148,37 @@ def split_windows(
     return Split(*sides)
 
 
-def _counts(dataset: pad.Dataset, label: str, window_column: str) -> dict[str, tuple[int, int]]:
-    """Labels and positive labels per window that has any."""
+EXTREMES: tuple[tuple[Callable[[Iterator[Any]], Any], str], ...] = ((min, "low"), (max, "high"))
+
+
+class _Labels(NamedTuple):
+    """How many labels a window has, and their extremes."""
+
+    rows: int
+    low: Any
+    high: Any
+
+
+def _fits(kind: pa.DataType, expected: pa.DataType) -> bool:
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if expected == pa.float64():
+        return bool(pa.types.is_floating(plain) or pa.types.is_integer(plain))
+    if expected == pa.string():
+        return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain))
+    return bool(plain == expected)
+
+
+def _counts(dataset: pad.Dataset, label: str, window_column: str) -> dict[str, _Labels]:
+    """Labels per window that has any."""
     try:
         table = dataset.to_table(columns=[window_column, label], filter=pc.field(label).is_valid())
     except OSError as error:
         raise _unreadable(error) from error
-    grouped = table.group_by(window_column).aggregate([(label, "count"), (label, "sum")])
+    if pa.types.is_dictionary(table.schema.field(label).type):
+        table = table.set_column(1, label, table[label].cast(pa.string()))
+    grouped = table.group_by(window_column).aggregate([(label, a) for a in ("count", "min", "max")])
     return {
-        str(row[window_column]): (row[f"{label}_count"], row[f"{label}_sum"])
+        str(row[window_column]): _Labels(*(row[f"{label}_{a}"] for a in ("count", "min", "max")))
         for row in grouped.to_pylist()
     }
 

@@ -12,25 +12,25 @@ import pyarrow as pa
 import pyarrow.dataset as pad
 from numpy.typing import NDArray
 
+from aios_platform.contracts.answers import AnswerSchema
 from aios_platform.contracts.datasets import FeatureSchema
-from aios_platform.contracts.models import Calibration, Epoch, TrainedModel
+from aios_platform.contracts.models import Epoch, TrainedModel
 from aios_platform.contracts.record import digest_of
 from aios_platform.contracts.training import Training
 from aios_platform.metrics import evaluate
-from aios_platform.training.calibration import fit_intercept, fit_slope
-from aios_platform.training.encoding import (
-    Encoding,
-    categorical_codes,
-    fit_encoding,
-    numerical_matrix,
-)
+from aios_platform.metrics.quantiles import quantile_metrics
+from aios_platform.metrics.truth import judged
+from aios_platform.training.encoding import Encoding, fit_encoding, raw_inputs
 from aios_platform.training.split import Side, split_windows
+from aios_platform.training.tokens import text_options
 
 if TYPE_CHECKING:
     from torch import nn
 
     from aios_platform.training.data import Rows
-    from aios_platform.training.networks import NumericalEncoding
+    from aios_platform.training.encoder import InputEncoder
+    from aios_platform.training.ensemble import Judged
+    from aios_platform.training.objective import Objective
 
 PARITY_ROWS = 8192
 CHUNK = 8192
@@ -45,6 +45,7 @@ def train(
     *,
     label: str,
     workdir: Path,
+    answers: AnswerSchema | None = None,
     window_column: str = "window",
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> TrainedModel:
@@ -59,8 +60,9 @@ def train(
         schema: The model's inputs.
         frame: The training set; rows without a label are left out. A dataset is read in pieces, and
             never held whole.
-        label: Column of the label, bool.
+        label: Column of the label: bool, a class's name, or a number.
         workdir: Folder of checkpoints; delete it once the model is registered.
+        answers: What the model answers; unset, a probability.
         window_column: Column of window keys, whose order is that of time.
         on_epoch: Called after each epoch, to show progress.
 
@@ -68,49 +70,50 @@ def train(
         TrainingError: The frame cannot be trained on, or a loss is not finite.
         ExportError: The exported graph does not reproduce the network.
     """
+    from aios_platform.training.encoder import InputEncoder
+    from aios_platform.training.ensemble import CalibratedEnsemble, Judged, fit_head
     from aios_platform.training.export import export_onnx, verify_parity
     from aios_platform.training.fit import Plan, fit_member
-    from aios_platform.training.networks import CalibratedEnsemble, NumericalEncoding
+    from aios_platform.training.objective import objective_of
 
     started = monotonic()
-    split = split_windows(frame, label, window_column, training.validation_windows)
-    encoding = fit_encoding(split.train, schema)
-    encoder = NumericalEncoding(encoding)
-    train_rows = _rows(split.train, schema, encoding, encoder, label)
-    validation_rows = _rows(split.validation, schema, encoding, encoder, label)
+    answers = answers or AnswerSchema()
+    split = split_windows(frame, label, window_column, training.validation_windows, answers.task)
+    objective = objective_of(answers, split.train, label)
+    encoding = fit_encoding(split.train, schema, text_options(training.network_options))
+    encoder = InputEncoder(encoding)
+    train_rows = _rows(split.train, schema, encoding, encoder, objective, label)
+    validation_rows = _rows(split.validation, schema, encoding, encoder, objective, label)
     plan = Plan(
         training=training,
+        objective=objective,
+        inputs=encoder.inputs,
         train=train_rows,
         validation=validation_rows,
-        width=encoder.width,
-        cardinalities=encoding.cardinalities,
-        folder=workdir / _fingerprint(training, schema, train_rows, validation_rows)[:16],
+        folder=workdir / _fingerprint(training, schema, answers, train_rows, validation_rows)[:16],
         on_epoch=on_epoch or (lambda _: None),
     )
     members = [fit_member(plan, member) for member in range(training.members)]
 
-    held_out = _logits([member.network for member in members], validation_rows)
-    truth = validation_rows[2].numpy() > 0
-    slope = fit_slope(held_out, truth, split.validation.select([window_column])[0].to_numpy())
-    learnt = _logits([member.network for member in members], train_rows)
-    intercept = fit_intercept(
-        slope * np.concatenate([learnt, held_out]),
-        np.concatenate([train_rows[2].numpy() > 0, truth]),
+    networks = [member.network for member in members]
+    learnt, held_out = (
+        Judged(_outputs(networks, rows), objective.learnt(rows[-1]))
+        for rows in (train_rows, validation_rows)
+    )
+    head, calibration = fit_head(
+        objective, learnt, held_out, split.validation.select([window_column])[0].to_numpy()
     )
     # The largest thing there is; what follows needs memory of its own.
     del plan, train_rows
-    model = CalibratedEnsemble(
-        encoder, [member.network for member in members], slope, intercept
-    ).eval()
-    onnx = export_onnx(model, schema, encoding)
+    model = CalibratedEnsemble(encoder, networks, head).eval()
+    onnx = export_onnx(model, schema, encoding, answers)
     rows = split.validation.first(list(schema.names), PARITY_ROWS)
     parity = verify_parity(onnx, model, schema, encoding, rows)
-    metrics = evaluate(truth, 1 / (1 + np.exp(-(slope * held_out + intercept))))
+    metrics = _metrics(answers, head, held_out)
     log.info(
-        "trained in %.1f s: validation ROC AUC %.4f, ECE %.4f",
+        "trained in %.1f s: validation %s",
         monotonic() - started,
-        metrics["roc_auc"],
-        metrics["ece"],
+        ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
     )
     return TrainedModel(
         onnx=onnx,
@@ -119,9 +122,9 @@ def train(
         parameters={
             **{name: str(value) for name, value in training.model_dump(mode="json").items()},
             "best_epochs": ",".join(str(member.best_epoch) for member in members),
-            "network_parameters": sum(p.numel() for p in members[0].network.parameters()),
+            "network_parameters": sum(p.numel() for p in networks[0].parameters()),
         },
-        calibration=Calibration(slope=slope, intercept=intercept),
+        calibration=calibration,
         epochs=tuple(epoch for member in members for epoch in member.epochs),
         train_windows=split.train.windows,
         validation_windows=split.validation.windows,
@@ -132,52 +135,78 @@ def train(
     )
 
 
+def _metrics(answers: AnswerSchema, head: "nn.Module", rows: "Judged") -> dict[str, float]:
+    """Metrics of held-out rows after calibration."""
+    import torch
+
+    with torch.inference_mode():
+        found = head(torch.from_numpy(rows.outputs)).numpy().astype(np.float64)
+    metrics = evaluate(rows.truth, judged(found, answers.task), task=answers.task)
+    if answers.quantiles:
+        metrics |= quantile_metrics(rows.truth, found[:, 1:], answers.quantiles)
+    return metrics
+
+
 def _rows(
     side: Side,
     schema: FeatureSchema,
     encoding: Encoding,
-    encoder: "NumericalEncoding",
+    encoder: "InputEncoder",
+    objective: "Objective",
     label: str,
 ) -> "Rows":
     """Encoded rows as tensors; the encoding has nothing to learn, so once is enough."""
     import torch
 
-    encoded = torch.empty((side.rows, encoder.width), dtype=torch.float32)
-    codes = torch.empty((side.rows, len(schema.categorical)), dtype=torch.int64)
-    labels = torch.empty(side.rows, dtype=torch.float32)
+    rows: list[torch.Tensor] = []
     done = 0
     for part in side.batches([*schema.names, label]):
-        here = slice(done, done + part.num_rows)
-        encoded[here] = encoder.encode(numerical_matrix(part, schema))
-        codes[here] = torch.from_numpy(categorical_codes(part, schema, encoding.vocabularies))
-        labels[here] = torch.from_numpy(part[label].to_numpy().astype(np.float32))
+        encoded = encoder.encode(raw_inputs(part, schema, encoding))
+        arrays = [*encoded, objective.targets(objective.truth(part[label]))]
+        rows = rows or [torch.empty((side.rows, *a.shape[1:]), dtype=a.dtype) for a in arrays]
+        for whole, array in zip(rows, arrays, strict=True):
+            whole[done : done + part.num_rows] = array
         done += part.num_rows
-    return encoded, codes, labels
+    return tuple(rows)
 
 
-def _logits(networks: Sequence["nn.Module"], rows: "Rows") -> NDArray[np.float64]:
-    """Mean logits of the networks, shape (n,)."""
+def _outputs(networks: Sequence["nn.Module"], rows: "Rows") -> NDArray[np.float64]:
+    """Mean outputs of the networks, shape (n, outputs)."""
     import torch
 
-    encoded, codes, _ = rows
+    *inputs, _ = (array.split(CHUNK) for array in rows)
     with torch.inference_mode():
         parts = [
             torch.stack([network(*batch) for network in networks]).mean(dim=0)
-            for batch in zip(encoded.split(CHUNK), codes.split(CHUNK), strict=True)
+            for batch in zip(*inputs, strict=True)
         ]
-        logits: NDArray[np.float64] = torch.cat(parts).double().numpy()
-    return logits
+        outputs: NDArray[np.float64] = torch.cat(parts).double().numpy()
+    return outputs
 
 
 def _fingerprint(
-    training: Training, schema: FeatureSchema, train_rows: "Rows", validation_rows: "Rows"
+    training: Training,
+    schema: FeatureSchema,
+    answers: AnswerSchema,
+    train_rows: "Rows",
+    validation_rows: "Rows",
 ) -> str:
     """Digest of everything that the weights depend on."""
     import torch
 
+    from aios_platform.training.networks import network_source
+
     content = hashlib.sha256()
     for array in (*train_rows, *validation_rows):
-        content.update(memoryview(array.numpy()).cast("B"))
+        if array.numel():
+            content.update(memoryview(array.numpy()).cast("B"))
     return digest_of(
-        [training.fingerprint, schema.fingerprint, content.hexdigest(), torch.__version__]
+        [
+            training.fingerprint,
+            schema.fingerprint,
+            answers.fingerprint,
+            network_source(training.network),
+            content.hexdigest(),
+            torch.__version__,
+        ]
     )

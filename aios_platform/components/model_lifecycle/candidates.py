@@ -134,6 +134,7 @@ def train_candidate(
         record.features,
         training_frame(stores.artifacts, record),
         label=declaration.label.column,
+        answers=declaration.answers,
         workdir=workdir,
     )
     with stores.database.lock(f"register {names.model}"):

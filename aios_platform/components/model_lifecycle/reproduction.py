@@ -83,6 +83,7 @@ def reproduce(names: Names, version: str, stores: "Stores") -> Reproduction:
             record.features,
             frame,
             label=declaration.label.column,
+            answers=declaration.answers,
             workdir=Path(folder),
         )
     rows = _compared_rows(frame)

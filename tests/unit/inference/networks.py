@@ -4,9 +4,12 @@ import pyarrow as pa
 import torch
 
 from aios_platform.contracts.datasets import FeatureSchema
+from aios_platform.contracts.training import Training
+from aios_platform.training.encoder import InputEncoder
 from aios_platform.training.encoding import fit_encoding
+from aios_platform.training.ensemble import BinaryHead, CalibratedEnsemble
 from aios_platform.training.export import export_onnx
-from aios_platform.training.networks import CalibratedEnsemble, EmbeddingMLP, NumericalEncoding
+from aios_platform.training.networks import EmbeddingMLP
 
 
 def build(
@@ -19,9 +22,11 @@ def build(
 ) -> bytes:
     torch.manual_seed(0)
     encoding = fit_encoding(frame, schema)
-    encoder = NumericalEncoding(encoding)
+    encoder = InputEncoder(encoding)
     networks = [
-        EmbeddingMLP(encoder.width, encoding.cardinalities, hidden, 0.0).eval()
+        EmbeddingMLP(encoder.inputs, 1, Training(hidden=hidden, dropout=0.0)).eval()
         for _ in range(members)
     ]
-    return export_onnx(CalibratedEnsemble(encoder, networks, slope, -0.25).eval(), schema, encoding)
+    return export_onnx(
+        CalibratedEnsemble(encoder, networks, BinaryHead(slope, -0.25)).eval(), schema, encoding
+    )

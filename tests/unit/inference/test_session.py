@@ -108,7 +108,7 @@ def test_a_model_of_another_form_is_refused(output):
 
 
 def test_a_model_that_answers_in_another_type_is_refused(make_frame):
-    with pytest.raises(ScoringError, match="expected one float32 per row"):
+    with pytest.raises(ScoringError, match="expected float32 of shape"):
         Session(make_onnx(kind=TensorProto.DOUBLE)).predict(make_frame())
 
 

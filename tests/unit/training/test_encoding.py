@@ -64,7 +64,7 @@ def test_knots_rise_and_their_scores_with_them(frame, schema):
 @settings(max_examples=30, deadline=None)
 @given(values=st.lists(WILD, min_size=1, max_size=20))
 def test_whatever_a_number_is_its_encoding_is_finite(values):
-    from aios_platform.training.networks import NumericalEncoding
+    from aios_platform.training.encoder import NumericalEncoding
 
     schema = schema_of(("delay",), ())
     module = NumericalEncoding(fit_encoding(make_frame(rows=100), schema))
@@ -81,7 +81,7 @@ def test_whatever_a_number_is_its_encoding_is_finite(values):
 @settings(max_examples=10, deadline=None)
 @given(values=st.lists(WILD, min_size=1, max_size=40))
 def test_any_training_values_can_be_encoded(values):
-    from aios_platform.training.networks import NumericalEncoding
+    from aios_platform.training.encoder import NumericalEncoding
 
     frame = pa.table({"x": pa.array(values, pa.float32())})
     schema = schema_of(("x",), ())

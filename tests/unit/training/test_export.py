@@ -5,21 +5,24 @@ import onnxruntime
 import pytest
 import torch
 
+from aios_platform.contracts.training import Training
 from aios_platform.errors import ExportError
+from aios_platform.training.encoder import InputEncoder
 from aios_platform.training.encoding import fit_encoding
+from aios_platform.training.ensemble import BinaryHead, CalibratedEnsemble
 from aios_platform.training.export import OPSET, export_onnx, verify_parity
-from aios_platform.training.networks import CalibratedEnsemble, EmbeddingMLP, NumericalEncoding
+from aios_platform.training.networks import EmbeddingMLP
 from tests.unit.training.conftest import schema_of
 
 
 def build(frame, schema, seed=0):
     torch.manual_seed(seed)
     encoding = fit_encoding(frame, schema)
-    encoder = NumericalEncoding(encoding)
+    encoder = InputEncoder(encoding)
     members = [
-        EmbeddingMLP(encoder.width, encoding.cardinalities, (8,), 0.1).eval() for _ in range(2)
+        EmbeddingMLP(encoder.inputs, 1, Training(hidden=(8,), dropout=0.1)).eval() for _ in range(2)
     ]
-    return CalibratedEnsemble(encoder, members, 1.5, -0.25).eval(), encoding
+    return CalibratedEnsemble(encoder, members, BinaryHead(1.5, -0.25)).eval(), encoding
 
 
 @pytest.mark.parametrize(

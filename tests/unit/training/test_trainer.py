@@ -243,34 +243,30 @@ def test_a_damaged_or_hostile_checkpoint_is_not_taken_up(
 
 
 def plan_of(frame, schema, options, folder):
-    import torch
-
-    from aios_platform.training.encoding import (
-        categorical_codes,
-        fit_encoding,
-        numerical_matrix,
-    )
+    from aios_platform.contracts.answers import AnswerSchema
+    from aios_platform.training.encoder import InputEncoder
+    from aios_platform.training.encoding import fit_encoding, raw_inputs
     from aios_platform.training.fit import Plan
-    from aios_platform.training.networks import NumericalEncoding
+    from aios_platform.training.objective import Objective
 
     split = split_windows(frame, "is_late", "window", 1)
+    objective = Objective(AnswerSchema())
     encoding = fit_encoding(split.train, schema)
-    encoder = NumericalEncoding(encoding)
+    encoder = InputEncoder(encoding)
     train_rows, validation_rows = (
         (
-            encoder.encode(numerical_matrix(table, schema)),
-            torch.from_numpy(categorical_codes(table, schema, encoding.vocabularies)),
-            torch.from_numpy(table["is_late"].to_numpy().astype(np.float32)),
+            *encoder.encode(raw_inputs(table, schema, encoding)),
+            objective.targets(objective.truth(table["is_late"])),
         )
         for side in (split.train, split.validation)
         for table in [side.select([*schema.names, "is_late"])]
     )
     return Plan(
         training=options,
+        objective=objective,
+        inputs=encoder.inputs,
         train=train_rows,
         validation=validation_rows,
-        width=encoder.width,
-        cardinalities=encoding.cardinalities,
         folder=folder,
         on_epoch=lambda _: None,
     )
@@ -317,7 +313,7 @@ def test_lightning_trains_the_same_weights_as_a_plain_loop(frame, schema, traini
             network.train()
             for encoded, codes, labels in batches:
                 loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                    network(encoded, codes), labels
+                    network(encoded, codes)[:, 0], labels
                 )
                 optimizer.zero_grad()
                 loss.backward()
