@@ -50,6 +50,14 @@ class Training(Record):
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field(
         default="auto", description="Where to train; auto takes a GPU where there is one."
     )
+    devices: int = Field(
+        default=1, ge=1, description="Devices that share each batch, a process each."
+    )
+    strategy: Literal["ddp", "ddp_find_unused_parameters_true"] = Field(
+        default="ddp",
+        description="How several devices train together; the second where a network leaves "
+        "parameters unused.",
+    )
     min_windows: int = Field(
         default=2, ge=2, description="Windows of matured data needed before the first training."
     )

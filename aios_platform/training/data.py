@@ -6,6 +6,7 @@ table. Here a batch is one indexing operation per array.
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl  # noqa: TID253
@@ -27,16 +28,27 @@ class SlicedBatches:
         batch_size: Rows per batch; the last one may be smaller.
         seed: Unset, rows keep their order; else each epoch has its own permutation, which depends
             on nothing but the seed and the epoch, so that a resumed training sees the same.
+        shard: Which of how many processes takes its part of each batch. A batch with fewer rows
+            than processes is left out.
     """
 
-    def __init__(self, rows: Rows, batch_size: int, *, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
         self.rows = rows
         self.batch_size = batch_size
+        self.shard = shard
         self.seed = seed
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-len(self.rows[-1]) // self.batch_size)
+        whole, rest = divmod(len(self.rows[-1]), self.batch_size)
+        return whole + (rest >= self.shard[1])
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the permutation."""
@@ -51,7 +63,9 @@ class SlicedBatches:
             return
         generator = torch.Generator().manual_seed(stream_seed(self.seed, self.epoch))
         order = torch.randperm(len(targets), generator=generator).to(targets.device)
-        for chosen in order.split(self.batch_size):
+        number, world = self.shard
+        for batch in order.split(self.batch_size)[: len(self)]:
+            chosen = batch[number::world]
             # Copies rows as a whole; indexing with brackets takes four times as long.
             yield tuple(array.index_select(0, chosen) for array in rows)
 
@@ -90,12 +104,21 @@ class InMemoryData(pl.LightningDataModule):  # type: ignore[misc]
         batch_size: Rows per training batch.
         seed: Seed of the order of rows.
         blocks: Whether a module steps through blocks of batches by itself.
+        shard: Which of how many processes this is; each holds out all validation rows.
     """
 
     def __init__(
-        self, train: Rows, validation: Rows, *, batch_size: int, seed: int, blocks: bool = True
+        self,
+        train: Rows,
+        validation: Rows,
+        *,
+        batch_size: int,
+        seed: int,
+        blocks: bool = True,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         super().__init__()
+        self._shard = shard
         self._blocks = blocks
         self._train = train
         self._validation = validation
@@ -105,7 +128,7 @@ class InMemoryData(pl.LightningDataModule):  # type: ignore[misc]
 
     def train_dataloader(self) -> "Blocks | SlicedBatches":
         """Batches, or blocks of them, in an order of their own each epoch."""
-        batches = self._batches(self._train, self._batch_size, seed=self._seed)
+        batches = self._batches(self._train, self._batch_size, seed=self._seed, shard=self._shard)
         return Blocks(batches) if self._blocks else batches
 
     def val_dataloader(self) -> SlicedBatches:
@@ -118,9 +141,9 @@ class InMemoryData(pl.LightningDataModule):  # type: ignore[misc]
         for batches in self._handed_out:
             del batches.rows
 
-    def _batches(self, rows: Rows, size: int, *, seed: int | None = None) -> SlicedBatches:
+    def _batches(self, rows: Rows, size: int, **options: Any) -> SlicedBatches:
         device = self.trainer.strategy.root_device
-        batches = SlicedBatches(tuple(array.to(device) for array in rows), size, seed=seed)
+        batches = SlicedBatches(tuple(array.to(device) for array in rows), size, **options)
         self._handed_out.append(batches)
         return batches
 

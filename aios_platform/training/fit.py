@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl  # noqa: TID253
 import torch  # noqa: TID253
@@ -18,12 +18,17 @@ from torch import nn  # noqa: TID253
 from aios_platform.contracts.models import Epoch
 from aios_platform.contracts.training import Training
 from aios_platform.errors import TrainingError
+from aios_platform.training.checkpoints import load_state, save_state
 from aios_platform.training.data import InMemoryData, Rows, stream_seed
 from aios_platform.training.module import MONITOR, Reporting, Supervised, Tally
 from aios_platform.training.networks import NetworkInputs, build_network
 from aios_platform.training.objective import Objective
 
+if TYPE_CHECKING:
+    from aios_platform.training.distributed import Rank
+
 STEPS_PER_EPOCH = 50
+LAST = "last.ckpt"
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +59,12 @@ class Plan:
     def batch_size(self) -> int:
         """Rows per step: the declared number, or fewer, so that a small set has enough steps."""
         return max(1, min(self.training.batch_size, len(self.train[-1]) // STEPS_PER_EPOCH))
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch; a last batch with fewer rows than devices is left out."""
+        whole, rest = divmod(len(self.train[-1]), self.batch_size)
+        return whole + (rest >= self.training.devices)
 
     def network(self, member: int) -> nn.Module:
         """A network with the member's initial weights.
@@ -89,18 +100,16 @@ def fit_member(plan: Plan, member: int) -> Member:
         TrainingError: A loss is not finite.
     """
     finished = plan.folder / f"member_{member}.pt"
-    state = _load(finished)
+    state = load_state(finished)
     resumed = state is not None
-    with torch.random.fork_rng(), _own_settings():
-        network = plan.network(member)
+    with torch.random.fork_rng(), own_settings():
         if state is None:
             checkpoints = plan.folder / f"member_{member}"
-            state, resumed = _fit(plan, member, network, checkpoints)
-            _save(state, finished)
+            state, resumed = _fit(plan, member, checkpoints)
+            save_state(state, finished)
             shutil.rmtree(checkpoints, ignore_errors=True)
-            if isinstance(network, pl.LightningModule):
-                # That one is full of its trainer.
-                network = plan.network(member)
+        # Another than was trained, which is full of its trainer.
+        network = plan.network(member)
     network.load_state_dict(state["weights"])
     network.eval()
     epochs = tuple(Epoch.model_validate(epoch) for epoch in json.loads(state["epochs"]))
@@ -112,26 +121,56 @@ def fit_member(plan: Plan, member: int) -> Member:
     )
 
 
-def _fit(
-    plan: Plan, member: int, network: nn.Module, checkpoints: Path
-) -> tuple[dict[str, Any], bool]:
+def _fit(plan: Plan, member: int, checkpoints: Path) -> tuple[dict[str, Any], bool]:
+    """Train a member here, or on several devices, and collect its best weights and its epochs."""
+    resumed = load_state(checkpoints / LAST) is not None
+    if not resumed:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    if plan.training.devices > 1:
+        from aios_platform.training.distributed import fit_on_devices
+
+        fit_on_devices(plan, member, checkpoints)
+    else:
+        fit_rank(plan, member, checkpoints)
+    best, last = (
+        torch.load(checkpoints / name, map_location="cpu", weights_only=True)
+        for name in ("best.ckpt", LAST)
+    )
+    weights = {name.removeprefix("network."): w for name, w in best["state_dict"].items()}
+    return {"weights": weights, "epochs": last["epochs"]}, resumed
+
+
+def fit_rank(plan: Plan, member: int, checkpoints: Path, rank: "Rank | None" = None) -> None:
+    """Train until the last epoch or an early stop; checkpoints after each epoch.
+
+    Args:
+        plan: What to train.
+        member: Which network of the ensemble.
+        checkpoints: Folder of `best.ckpt` and `last.ckpt`, which is taken up where it is there.
+        rank: Which of several processes this is; unset, the only one.
+
+    Raises:
+        TrainingError: A loss is not finite, or the training was interrupted.
+    """
     training = plan.training
-    module = _module(plan, member, network)
+    module = _module(plan, member, plan.network(member), rank)
+    shard = (rank.number, rank.world) if rank else (0, 1)
     data = InMemoryData(
         plan.train,
         plan.validation,
         batch_size=plan.batch_size,
         seed=stream_seed(training.seed, member),
         blocks=isinstance(module, Supervised),
+        shard=shard,
     )
-    last = checkpoints / "last.ckpt"
-    resumed = _load(last) is not None
-    if not resumed:
-        shutil.rmtree(checkpoints, ignore_errors=True)
+    last = checkpoints / LAST
     trainer = pl.Trainer(
         max_epochs=training.epochs,
         accelerator=training.accelerator,
-        devices=1,
+        devices=shard[1],
+        strategy=training.strategy if rank else "auto",
+        plugins=[rank.environment()] if rank else None,
+        use_distributed_sampler=False,
         precision=_precision(training),
         deterministic=_on_gpu(training),
         logger=False,
@@ -152,23 +191,18 @@ def _fit(
             ),
         ],
     )
-    trainer.fit(module, datamodule=data, ckpt_path=str(last) if resumed else None)
+    trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
     if trainer.interrupted:
         raise TrainingError(
             f"The training of network {member} was interrupted.",
             remedy="Run the same command again; it goes on from the last epoch.",
         )
-    best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
-    prefix = "network." if isinstance(module, Supervised) else ""
-    weights = {name.removeprefix(prefix): w for name, w in best["state_dict"].items()}
-    epochs = json.dumps([epoch.model_dump(mode="json") for epoch in module.aios_tally.epochs])
-    return {"weights": weights, "epochs": epochs}, resumed
 
 
-def _module(plan: Plan, member: int, network: nn.Module) -> Reporting:
+def _module(plan: Plan, member: int, network: nn.Module, rank: "Rank | None") -> Reporting:
     """The network as Lightning takes it; a Lightning module of one's own trains as it says."""
     training = plan.training
-    seed = stream_seed(training.seed, member)
+    seed = stream_seed(training.seed, member, *([rank.number] if rank and rank.number else []))
     if isinstance(network, pl.LightningModule):
         own = type(network)
         # The same object, whose class now also reports.
@@ -180,9 +214,11 @@ def _module(plan: Plan, member: int, network: nn.Module) -> Reporting:
             plan.objective,
             learning_rate=training.learning_rate,
             weight_decay=training.weight_decay,
-            steps=training.epochs * -(-len(plan.train[-1]) // plan.batch_size),
+            steps=training.epochs * plan.steps,
         )
-    module.aios_tally = Tally(plan.objective, member=member, seed=seed, on_epoch=plan.on_epoch)
+    # Each process reports the same; one is enough.
+    on_epoch = plan.on_epoch if rank is None or rank.number == 0 else (lambda _: None)
+    module.aios_tally = Tally(plan.objective, member=member, seed=seed, on_epoch=on_epoch)
     return module
 
 
@@ -196,33 +232,8 @@ def _precision(training: Training) -> str:
     return "32-true"
 
 
-def _save(state: dict[str, Any], path: Path) -> None:
-    temporary = path.with_suffix(".writing")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, temporary)
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise TrainingError(
-            f"Cannot write the checkpoint {path}: {error}",
-            remedy="Free space or fix the permissions, then run the same command again.",
-        ) from error
-
-
-def _load(path: Path) -> dict[str, Any] | None:
-    """A checkpoint, or None when there is none that can be read; never runs code from it."""
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        return None
-    except Exception as error:
-        log.warning("The checkpoint %s cannot be read (%s): training it anew.", path, error)
-        return None
-    return state
-
-
 @contextmanager
-def _own_settings() -> Iterator[None]:
+def own_settings() -> Iterator[None]:
     """Quiet Lightning, and put back what it sets for the whole process."""
     chatter = [
         logging.getLogger(name)
