@@ -9,7 +9,7 @@ UV = $(BIN)/uv
 UV_LINKS = $(foreach link,$(sort $(FIND_LINKS)),--find-links $(link))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test lint format lock bench clean
+.PHONY: help setup demo ui stack secrets images test lint format lock bench clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -30,6 +30,15 @@ demo: $(STAMP) ## Live through 2013 with the flight-delay model, and show what c
 
 ui: $(STAMP) ## Dagster, its daemon and MLflow on loopback, until Ctrl-C.
 	@exec $(BIN)/aios ui
+
+stack: $(STAMP) ## The services of docker/compose.yaml as processes, until Ctrl-C.
+	@exec $(BIN)/aios stack
+
+secrets: ## Make the secrets of docker/compose.yaml, where there are none.
+	@$(PYTHON) docker/make_secrets.py
+
+images: $(STAMP) ## Run what the Dockerfiles run, in clean environments (long).
+	@$(BIN)/python docker/check_images.py
 
 test: $(STAMP) ## The whole test suite.
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder

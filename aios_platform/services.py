@@ -15,6 +15,8 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import yaml
 
@@ -31,12 +33,21 @@ START_SECONDS = 180
 
 @dataclass(frozen=True)
 class Service:
-    """One child process."""
+    """One child process.
+
+    Args:
+        name: What people call it.
+        command: What to run.
+        url: Where people find it.
+        health: Page (http://) or port (tcp://host:port) that answers once it is ready.
+        first: Whether those after it need it when they start.
+    """
 
     name: str
     command: tuple[str, ...]
     url: str | None = None
     health: str | None = None
+    first: bool = False
 
 
 def dagster_home() -> Path:
@@ -51,7 +62,7 @@ def dagster_home() -> Path:
     target = home / "dagster.yaml"
     if not target.exists() or target.read_text() != content:
         # Several processes may come to this at once.
-        temporary = target.with_suffix(f".{os.getpid()}.writing")
+        temporary = target.with_suffix(f".{uuid4().hex}.writing")
         temporary.write_text(content)
         temporary.replace(target)
     return home
@@ -101,7 +112,7 @@ def workstation(
         SettingsError: A port is taken.
     """
     for wanted in (port, mlflow_port, reports_port):
-        _require_free(wanted)
+        require_free(wanted)
     python = sys.executable
     return [
         Service(
@@ -168,6 +179,8 @@ class Supervisor:
         try:
             for service in self._services:
                 self._children.append((service, self._spawn(service)))
+                if service.first:
+                    self._wait(*self._children[-1])
             for service, child in self._children:
                 self._wait(service, child)
         except BaseException:
@@ -231,8 +244,8 @@ class Supervisor:
             if child.poll() is not None:
                 raise self._ended(service, child)
             try:
-                with urllib.request.urlopen(service.health, timeout=5):
-                    return
+                _ask(service.health)
+                return
             except OSError:
                 time.sleep(0.3)
         raise AiosError(
@@ -245,6 +258,15 @@ class Supervisor:
             f"{service.name} ended by itself with status {child.returncode}.",
             remedy=f"Read {self.log_of(service)}.",
         )
+
+
+def _ask(health: str) -> None:
+    parts = urlsplit(health)
+    if parts.scheme == "tcp":
+        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=5):
+            return
+    with urllib.request.urlopen(health, timeout=5):
+        return
 
 
 def _end_group(leader: int) -> None:
@@ -264,7 +286,12 @@ def _default_signals() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _require_free(port: int) -> None:
+def require_free(port: int) -> None:
+    """Refuse a port that something listens on.
+
+    Raises:
+        SettingsError: It is taken.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from aios_platform.errors import SettingsError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
+# Where an engine mounts secrets.
+SECRETS = Path("/run/secrets")
 
 
 # What each output of alerts needs, all of it.
@@ -40,7 +42,13 @@ class Profile(StrEnum):
 class Settings(BaseSettings):
     """Where the platform keeps its state and how it reaches its stores."""
 
-    model_config = SettingsConfigDict(env_prefix="AIOS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="AIOS_",
+        frozen=True,
+        extra="ignore",
+        # A file of the setting's name, e.g. aios_database_url; a variable goes before it.
+        secrets_dir=SECRETS if SECRETS.is_dir() else None,
+    )
 
     profile: Profile = Field(
         default=Profile.LOCAL,

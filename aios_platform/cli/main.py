@@ -12,6 +12,7 @@ from aios_platform.cli import (
     callers,
     daemon,
     decisions,
+    deployment,
     ledger,
     lifecycle,
     package,
@@ -77,6 +78,8 @@ app.command()(provenance.impact)
 app.command()(provenance.reproduce)
 app.command()(workstation.ui)
 app.command()(daemon.daemon)
+app.command()(deployment.service)
+app.command()(deployment.stack)
 app.command()(workstation.env)
 app.command()(backup.backup)
 app.command()(backup.restore)
