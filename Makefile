@@ -57,6 +57,8 @@ lock: $(STAMP) ## Resolve pyproject.toml again into requirements.lock.
 	@$(UV) pip compile --quiet --upgrade --python-version 3.11 $(UV_LINKS) --group dev --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
 	@sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock
+	@$(UV) pip compile --quiet --python-version 3.11 $(UV_LINKS) -c requirements.lock --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links docker/gateway.in -o docker/gateway.lock
 
 bench: $(STAMP) ## Every benchmark, side by side with the bare alternative (long).
 	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -95,6 +95,11 @@ class Settings(BaseSettings):
     trace_endpoint: str | None = Field(
         default=None, description="OTLP endpoint for the gateway's traces; unset, no traces."
     )
+    retention_days: int = Field(
+        default=400,
+        ge=30,
+        description="Days for which records of served traffic and resolved alerts are kept.",
+    )
     log_level: str = Field(default="INFO", description="Level of the platform's own log lines.")
     mlflow_url: str = Field(
         default="http://127.0.0.1:5000", description="Where `aios ui` serves MLflow's pages."
