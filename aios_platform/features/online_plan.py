@@ -42,6 +42,7 @@ class OnlineView:
         objects: Features that are read as the Python values that Feast would deliver: texts, and
             what on-demand views take that is not a floating-point number.
         served: Those of them that the model takes.
+        stored_as: The name under which Redis has it.
     """
 
     name: str
@@ -50,6 +51,7 @@ class OnlineView:
     numbers: tuple[str, ...]
     objects: tuple[str, ...]
     served: frozenset[str]
+    stored_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class OnlinePlan:
         on_demand: The on-demand views.
         schema: Postgres schema of the tables, before `public`.
         service_digest: SHA-256 (hex) over everything that shapes the features' values.
+        redis: Feast's project, where the online store is Redis; None: Postgres.
     """
 
     inputs: tuple[str, ...]
@@ -119,6 +122,7 @@ class OnlinePlan:
     on_demand: tuple[OnDemandView, ...]
     schema: str
     service_digest: str
+    redis: str | None = None
 
 
 def online_plan(declaration: ModelDeclaration, feature_store: "FeatureStore") -> OnlinePlan:
@@ -135,7 +139,7 @@ def online_plan(declaration: ModelDeclaration, feature_store: "FeatureStore") ->
     """
     contract = service_contract(declaration, feature_store)
     config = feature_store.config
-    _check_store(config)
+    redis = _is_redis(config)
     stored, on_demand = _projections(contract)
     asked = _asked(stored, on_demand)
     views = tuple(_view(config, *item, asked[item[0].name]) for item in stored)
@@ -159,18 +163,20 @@ def online_plan(declaration: ModelDeclaration, feature_store: "FeatureStore") ->
         views=views,
         entities=entities,
         on_demand=tuple(_on_demand(view, places) for view in on_demand),
-        schema=config.online_store.db_schema or config.online_store.user,
+        schema="" if redis else config.online_store.db_schema or config.online_store.user,
         service_digest=contract.digest,
+        redis=config.project if redis else None,
     )
 
 
-def _check_store(config: Any) -> None:
+def _is_redis(config: Any) -> bool:
     from feast.infra.online_stores.postgres_online_store.postgres import PostgreSQLOnlineStoreConfig
 
-    if not isinstance(config.online_store, PostgreSQLOnlineStoreConfig):
+    redis = str(config.online_store.type).endswith("NewestWinsRedisOnlineStore")
+    if not redis and not isinstance(config.online_store, PostgreSQLOnlineStoreConfig):
         raise FeatureError(
             f"The gateway cannot read the online store '{config.online_store.type}'.",
-            remedy="Use the platform's online store, on Postgres (docs/features.md).",
+            remedy="Use one of the platform's online stores (docs/features.md).",
         )
     if config.entity_key_serialization_version != KEY_LAYOUT:
         raise FeatureError(
@@ -178,6 +184,7 @@ def _check_store(config: Any) -> None:
             f"{KEY_LAYOUT}; feature_store.yaml says {config.entity_key_serialization_version}.",
             remedy=f"Set entity_key_serialization_version: {KEY_LAYOUT} and materialize again.",
         )
+    return redis
 
 
 def _projections(contract: ServiceContract) -> tuple[list[tuple[Any, list[Any]]], list[Any]]:
@@ -228,8 +235,9 @@ def _asked(stored: list[tuple[Any, list[Any]]], on_demand: list[Any]) -> dict[st
 
 
 def _view(config: Any, view: Any, served: list[Any], asked: list[Any]) -> OnlineView:
-    from feast.infra.online_stores.helpers import compute_table_id
+    from feast.infra.online_stores.helpers import compute_table_id, compute_versioned_name
 
+    versions = config.registry.enable_online_feature_view_versioning
     numbers: dict[str, None] = {}
     objects: dict[str, None] = {}
     for feature in served:
@@ -244,13 +252,12 @@ def _view(config: Any, view: Any, served: list[Any], asked: list[Any]) -> Online
         (numbers if _type(feature) in FLOATS else objects)[feature.name] = None
     return OnlineView(
         name=view.name,
-        table=compute_table_id(
-            config.project, view, config.registry.enable_online_feature_view_versioning
-        ),
+        table=compute_table_id(config.project, view, versions),
         ttl=view.ttl.total_seconds() if view.ttl else None,
         numbers=tuple(numbers),
         objects=tuple(objects),
         served=frozenset(feature.name for feature in served),
+        stored_as=compute_versioned_name(view, versions),
     )
 
 

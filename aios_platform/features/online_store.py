@@ -152,13 +152,13 @@ class NewestWinsOnlineStore(PostgreSQLOnlineStore):  # type: ignore[misc]
         super()._read_features_per_fv(
             config,
             grouped_refs,
-            _without_gaps(join_key_values),
+            without_gaps(join_key_values),
             entity_name_to_join_key_map,
             online_features_response,
             *rest,
             **named,
         )
-        _expire(online_features_response, done, grouped_refs)
+        expire(online_features_response, done, grouped_refs)
 
     async def _read_features_per_fv_async(
         self,
@@ -174,13 +174,13 @@ class NewestWinsOnlineStore(PostgreSQLOnlineStore):  # type: ignore[misc]
         await super()._read_features_per_fv_async(
             config,
             grouped_refs,
-            _without_gaps(join_key_values),
+            without_gaps(join_key_values),
             entity_name_to_join_key_map,
             online_features_response,
             *rest,
             **named,
         )
-        _expire(online_features_response, done, grouped_refs)
+        expire(online_features_response, done, grouped_refs)
 
     @contextmanager
     def _get_conn(
@@ -326,7 +326,7 @@ def _lines(config: RepoConfig, data: Sequence[Row]) -> Iterator[str]:
             place += 1
 
 
-def _without_gaps(join_key_values: dict[str, list[Value]]) -> dict[str, list[Value]]:
+def without_gaps(join_key_values: dict[str, list[Value]]) -> dict[str, list[Value]]:
     """Keys of nobody in place of nulls, on which Feast fails: a null key finds no features."""
     filled = {}
     for name, values in join_key_values.items():
@@ -339,7 +339,7 @@ def _without_gaps(join_key_values: dict[str, list[Value]]) -> dict[str, list[Val
     return filled
 
 
-def _expire(response: GetOnlineFeaturesResponse, done: int, grouped_refs: list[Any]) -> None:
+def expire(response: GetOnlineFeaturesResponse, done: int, grouped_refs: list[Any]) -> None:
     """Make null what is past its view's TTL."""
     moment = reading_time().timestamp()
     ttls: list[float | None] = []

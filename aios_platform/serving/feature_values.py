@@ -98,6 +98,8 @@ class ValueReader:
         numbers: list[sql.Composed] = []
         objects: list[sql.Composed] = []
         self._objects: dict[int, int] = {}
+        # Per kind of key and view: number, feature, and whether it is a number.
+        self.columns: dict[tuple[int, int], list[tuple[int, str, bool]]] = {}
         for owner, layout in enumerate(self.layouts):
             for cells, parts, is_number in (
                 (layout.numbers, numbers, True),
@@ -109,6 +111,8 @@ class ValueReader:
                         if of != view:
                             continue
                         columns[name] = len(owners)
+                        known = self.columns.setdefault((owner, view), [])
+                        known.append((len(owners), name, is_number))
                         if not is_number:
                             self._objects[len(owners)] = slot
                         owners.append(owner)

@@ -17,6 +17,7 @@ from aios_platform.serving.feature_cache import EntityCache
 from aios_platform.serving.feature_keys import Key, bytea_array, key_of, serializer
 from aios_platform.serving.feature_link import StoreLink
 from aios_platform.serving.feature_values import ValueReader, Values
+from aios_platform.serving.redis_link import RedisLink
 
 __all__ = ["FeatureBlock", "OnlineReader"]
 
@@ -26,7 +27,8 @@ class OnlineReader:
 
     Args:
         plan: What to read.
-        url: SQLAlchemy URL of Feast's database.
+        url: SQLAlchemy URL of Feast's database; where the plan reads from Redis, Feast's
+            connection string.
         places: Place of each input of the plan in a row; the prediction time is not needed.
         policy: How many entities are remembered, and for how long they are young.
         connect_seconds: Longest wait for a connection.
@@ -57,14 +59,14 @@ class OnlineReader:
         self._serializers = [serializer(entity) for entity in plan.entities]
         self._values = ValueReader(plan)
         self._builder = BlockBuilder(plan, self._values.layouts, places)
-        self._link = StoreLink(
-            url,
-            self._values.statement,
-            len(plan.entities),
-            plan.schema,
-            connect_seconds=connect_seconds,
-            statement_seconds=statement_seconds,
-        )
+        limits = {"connect_seconds": connect_seconds, "statement_seconds": statement_seconds}
+        self._link: StoreLink | RedisLink
+        if plan.redis is None:
+            self._link = StoreLink(
+                url, self._values.statement, len(plan.entities), plan.schema, **limits
+            )
+        else:
+            self._link = RedisLink(plan, self._values, url, **limits)
         self._cache = EntityCache(
             self._fetch,
             len(plan.entities),
@@ -104,5 +106,10 @@ class OnlineReader:
             [serialize(key) or b"" for key in of_kind]
             for serialize, of_kind in zip(self._serializers, keys, strict=True)
         ]
-        numbers, objects = await self._link.fetch([bytea_array(part) for part in serialized])
+        numbers: bytes | None
+        objects: bytes | None
+        if isinstance(self._link, RedisLink):
+            numbers, objects = await self._link.fetch(serialized)
+        else:
+            numbers, objects = await self._link.fetch([bytea_array(part) for part in serialized])
         return self._values.values([len(of_kind) for of_kind in keys], numbers, objects)

@@ -21,7 +21,7 @@ from aios_platform.serving.features import OnlineReader
 from aios_platform.serving.flushes import record_one
 from aios_platform.serving.idempotency import Idempotency, Stored
 from aios_platform.serving.intake import work_of
-from aios_platform.serving.loading import Origins
+from aios_platform.serving.loading import Origins, online_store_address
 from aios_platform.serving.problems import told, traced
 from aios_platform.serving.recording import Recorder, ServedRows
 from aios_platform.serving.replies import Reply, problem_reply
@@ -266,7 +266,7 @@ class Gateway:
         if loaded.plan is not None:
             reader = OnlineReader(
                 loaded.plan,
-                self.database.url("feast"),
+                online_store_address(self.database, loaded.plan),
                 places=loaded.contracts[loaded.declaration.serving.contract.version].places,
                 policy=loaded.declaration.serving.features,
                 # Before the batch gives up, so that it still gets what is remembered.

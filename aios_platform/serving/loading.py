@@ -19,6 +19,7 @@ from aios_platform.errors import (
     AiosError,
     DatabaseUnavailable,
     FeatureError,
+    SettingsError,
     StoreError,
     VersionUnusable,
 )
@@ -30,6 +31,7 @@ from aios_platform.serving.contract import input_contracts
 from aios_platform.serving.deployment import Loaded, Trial
 from aios_platform.serving.fallbacks import Fallbacks
 from aios_platform.serving.version import ServedVersion, load_simple, load_version
+from aios_platform.settings import settings
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -203,3 +205,17 @@ def feature_store(repository: Path, database: Database) -> "FeatureStore":
     from aios_platform.features.store import open_feature_store
 
     return open_feature_store(repository, database.url("feast"))
+
+
+def online_store_address(database: Database, plan: OnlinePlan) -> str:
+    """Where a plan's features are read from: Feast's database, or its Redis.
+
+    Raises:
+        SettingsError: The plan reads from Redis, and AIOS_REDIS is not set.
+    """
+    if plan.redis is None:
+        return database.url("feast")
+    redis = settings().redis
+    if redis is None:
+        raise SettingsError("AIOS_REDIS is not set.", remedy="Set it as the platform has it.")
+    return redis.get_secret_value()

@@ -82,13 +82,12 @@ def test_the_launcher_of_the_cluster_takes_its_configuration(configured):
 
 def test_feast_has_its_online_store_in_redis_and_all_else_as_it_was(configured):
     pytest.importorskip("redis")
-    from feast.infra.online_stores.redis import RedisOnlineStoreConfig
-
+    from aios_platform.features.redis_store import NewestWinsRedisOnlineStoreConfig
     from aios_platform.features.store import open_feature_store
 
     found = configured(**CLUSTER, AIOS_REDIS="redis.example:6379,password=hush")
     store = open_feature_store(found.feature_repo, "postgresql+psycopg2://a:b@db.example/feast")
-    assert isinstance(store.config.online_store, RedisOnlineStoreConfig)
+    assert isinstance(store.config.online_store, NewestWinsRedisOnlineStoreConfig)
     assert store.config.online_store.connection_string == "redis.example:6379,password=hush"
     files = [
         yaml.safe_load((PROJECT_ROOT / "feature_repo" / name).read_text())

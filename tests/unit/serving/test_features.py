@@ -1,6 +1,6 @@
 """The gateway's reader against Feast's SDK on one store, value for value."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from aios_platform.contracts.serving import OnlinePolicy
 from aios_platform.errors import FeatureError, ServingError
 from aios_platform.features.online_plan import OnlinePlan, online_plan
 from aios_platform.serving.features import OnlineReader
+from tests.redis_servers import redis_server
 from tests.unit.serving.drivers import (
     SERVICE,
     TTL,
@@ -37,19 +38,33 @@ FLOATS = st.floats(width=32, allow_infinity=False)
 LETTERS = st.characters(codec="utf-8", exclude_characters="\0")
 
 
+@pytest.fixture(scope="module", params=["postgres", "redis"])
+def address(request: pytest.FixtureRequest, database: Any, tmp_path_factory: Any) -> Iterator[str]:
+    """Where the online store is: every test below holds for both."""
+    if request.param == "postgres":
+        yield database.url("feast")
+        return
+    with redis_server(tmp_path_factory.mktemp("redis")) as connection:
+        yield connection
+
+
 @pytest.fixture(scope="module")
-def drivers(database: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    store = feature_store(
-        tmp_path_factory.mktemp("drivers"), database.url("feast"), "gateway_drivers"
-    )
+def drivers(address: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("drivers")
+    if address.startswith("postgres"):
+        store = feature_store(folder, address, "gateway_drivers")
+    else:
+        kind = "aios_platform.features.redis_store.NewestWinsRedisOnlineStore"
+        online = {"type": kind, "connection_string": address}
+        store = feature_store(folder, "", "gateway_drivers", online_store=online)
     apply_drivers(store)
     write(store, "everybody", {"__dummy_id": "", "price": 9.75}, hour=12)
     return store
 
 
 @pytest.fixture(scope="module")
-def reading(drivers: Any, database: Any) -> Any:
-    reading = Reading(online_plan(declaration(), drivers), database.url("feast"))
+def reading(drivers: Any, address: str) -> Any:
+    reading = Reading(online_plan(declaration(), drivers), address)
     yield reading
     reading.close()
 
@@ -198,7 +213,7 @@ def test_no_rows_are_no_features(reading: Reading) -> None:
     assert [len(texts) for texts in block.texts] == [0, 0, 0]
 
 
-def test_what_the_plan_asks_of_the_caller(reading: Reading, database: Any) -> None:
+def test_what_the_plan_asks_of_the_caller(reading: Reading, address: str) -> None:
     plan = reading.plan
     assert dict(plan.kinds) == {
         "driver_id": "int", "city": "string", "zone": "int",
@@ -208,17 +223,19 @@ def test_what_the_plan_asks_of_the_caller(reading: Reading, database: Any) -> No
     with pytest.raises(ServingError, match="do not carry what the features need: city, factor"):
         OnlineReader(
             plan,
-            database.url("feast"),
+            address,
             places={"driver_id": 0, "zone": 1},
             policy=OnlinePolicy(),
         )
 
 
 def test_a_view_without_a_table_is_an_error_until_it_is_back(
-    drivers: Any, database: Any, reading: Reading
+    drivers: Any, database: Any, reading: Reading, address: str
 ) -> None:
     import sqlalchemy as sa
 
+    if not address.startswith("postgres"):
+        pytest.skip("Redis has no tables")
     engine = sa.create_engine(database.url("feast"), isolation_level="AUTOCOMMIT")
     rename = "ALTER TABLE {} RENAME TO {}"
     there, away = "gateway_drivers_zones", "gateway_drivers_away"
@@ -235,7 +252,7 @@ def test_a_view_without_a_table_is_an_error_until_it_is_back(
     assert reading.read([{"zone": 7}], at(1)).matrix.shape[0] == 1
 
 
-def test_an_on_demand_view_that_fails_is_named(drivers: Any, database: Any) -> None:
+def test_an_on_demand_view_that_fails_is_named(drivers: Any, address: str) -> None:
     from feast import FeatureService, Field
     from feast.on_demand_feature_view import on_demand_feature_view
     from feast.types import Float64
@@ -250,7 +267,7 @@ def test_an_on_demand_view_that_fails_is_named(drivers: Any, database: Any) -> N
 
     drivers.apply([inverse, FeatureService(name="inverse_v1", features=[inverse])])
     write(drivers, "zones", {"zone": 80, "busy": 0.0}, {"zone": 81, "busy": 4.0})
-    reading = Reading(online_plan(declaration("inverse_v1"), drivers), database.url("feast"))
+    reading = Reading(online_plan(declaration("inverse_v1"), drivers), address)
     try:
         assert reading.read([{"zone": 81}], at(1)).matrix.tolist() == [[0.25]]
         with pytest.raises(FeatureError, match=r"'inverse' fails: ZeroDivisionError"):
