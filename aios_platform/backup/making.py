@@ -4,6 +4,7 @@ An artifact is written before the row that names it, and never changed. So whate
 name as of the moment of their snapshots is there when the artifacts are copied after it.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from aios_platform.database import (
 from aios_platform.embedded import client_program
 from aios_platform.errors import StoreError
 from aios_platform.ledger.verification import verify
+from aios_platform.settings import child_environment
 
 
 def back_up(database: Database, artifact_root: str, destination: Path) -> Manifest:
@@ -93,7 +95,7 @@ def _fill(database: Database, root: Root, folder: Path) -> Manifest:
         postgres=server,
         revision=newest_revision(),
         head=Head(seq=head.seq, hash=head.hash),
-        artifact_root=root.place,
+        artifact_root=root.url,
         database_bytes=sum(sizes),
         databases=dumps,
         artifacts=tuple(root.copy_out(name, folder) for name in root.names()),
@@ -110,8 +112,6 @@ def _snapshot(database: Database, name: str) -> Iterator[tuple[Connection, str]]
 
 
 def _dump(database: Database, name: str, snapshot: str, folder: Path) -> StoredFile:
-    import hashlib
-
     target = folder / "databases" / f"{name}.dump"
     target.parent.mkdir(exist_ok=True)
     postgres_program(
@@ -133,8 +133,6 @@ def postgres_program(program: str, url: str, *arguments: str) -> None:
     # A password on the command line could be read by every user of the machine.
     place, password = connection_string(make_url(url))
     command = [client_program(program), "--no-password", f"--dbname={place}", *arguments]
-    from aios_platform.settings import child_environment
-
     done = subprocess.run(
         command,
         env=child_environment({"PGPASSWORD": password} if password else {}),

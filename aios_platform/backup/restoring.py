@@ -158,7 +158,7 @@ def _stage(
             )  # fmt: skip
         _require_head(staged, root, manifest)
         staged.migrate()
-        _move_runs(staged, manifest.artifact_root, root.place)
+        _move_runs(staged, manifest.artifact_root, root.url)
         staged.close()
         connection.execute(text(f"COMMENT ON DATABASE aios{RESTORING} IS '{mark}'"))
     except BaseException as error:
@@ -175,7 +175,7 @@ def _stage(
 
 
 def _require_head(staged: Database, root: Root, manifest: Manifest) -> None:
-    found = verify(staged, anchors(ArtifactStore(root.place)) if root.local else ())
+    found = verify(staged, anchors(ArtifactStore(root.url)))
     found.require()
     if (found.last, found.hash) != (manifest.head.seq, manifest.head.hash):
         raise LedgerBroken(

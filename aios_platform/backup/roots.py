@@ -25,6 +25,7 @@ class Root:
     """
 
     def __init__(self, root: str) -> None:
+        self.url = root.rstrip("/")
         self._fs, path = fsspec.core.url_to_fs(root)
         self.place = str(path).rstrip("/")
         self.local = not isinstance(self._fs.protocol, str) and "file" in self._fs.protocol

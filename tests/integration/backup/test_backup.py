@@ -15,7 +15,7 @@ from sqlalchemy import text
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.backup import manifest as manifests
 from aios_platform.backup.making import back_up
-from aios_platform.backup.restoring import restore
+from aios_platform.backup.restoring import check, restore
 from aios_platform.database import DATABASES, RESTORING, connect_server, open_database
 from aios_platform.errors import ArtifactCorrupt, ArtifactMissing, LedgerBroken, StoreError
 from aios_platform.ledger.anchors import anchor
@@ -160,6 +160,51 @@ def test_what_is_named_as_of_the_backup_is_in_it_while_others_write(installation
     for row in rows:
         there.get(row.evidence[0])
     restored.close()
+
+
+def test_artifacts_come_from_an_object_store_and_go_into_one(installation, target, tmp_path):
+    import fsspec
+
+    database, store = installation
+    fs = fsspec.filesystem("memory")
+    fs.put(f"{store.root}/", "/bucket/aios/", recursive=True)
+    try:
+        made = back_up(database, "memory://bucket/aios", tmp_path / "b")
+        assert made.artifact_root == "memory://bucket/aios"
+        restore(
+            target.server, "memory://other/root", tmp_path / "b", target.configuration.home_path
+        )
+        there = ArtifactStore("memory://other/root")
+        assert there.read(there.require("toy/predictions", "2013-01")).equals(PREDICTIONS)
+        with pytest.raises(StoreError, match=r"artifact root .* is not empty"):
+            restore(
+                target.server, "memory://other/root", tmp_path / "b", target.configuration.home_path
+            )
+        assert open_database(target.configuration).embedded
+    finally:
+        for root in ("/bucket", "/other"):
+            fs.rm(root, recursive=True)
+
+
+def test_a_killed_backup_is_made_by_the_same_command(installation, tmp_path):
+    place = tmp_path / "b"
+    script = (
+        "import os, sys\n"
+        "from aios_platform.backup import making\n"
+        "making.write = lambda *_: os.kill(os.getpid(), 9)\n"
+        f"sys.argv = ['aios', 'backup', {str(place)!r}]\n"
+        "from aios_platform.cli import main\nmain()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        env=child_environment({}), capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    assert not place.exists()
+    database, store = installation
+    back_up(database, store.root, place)
+    check(place)
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
 DAMAGE = {

@@ -99,3 +99,19 @@ def test_a_wrong_password_is_told_and_not_repeated(server, tmp_path):
     assert "password authentication failed" in done.stderr
     assert "AIOS_DATABASE_URL" in done.stderr
     assert "wr0ng-one" not in done.stdout + done.stderr
+
+
+def test_a_server_that_goes_silent_is_given_up_unless_the_url_says_otherwise():
+    import psycopg2
+
+    from aios_platform.database import connection_string, parse_server_url
+
+    url = parse_server_url("postgresql://a:s3cret@h/postgres?tcp_user_timeout=5000&sslmode=require")
+    assert url.query["tcp_user_timeout"] == "5000"
+    assert url.query["sslmode"] == "require"
+    assert int(url.query["keepalives_idle"]) + 3 * int(url.query["keepalives_interval"]) <= 30
+    place, password = connection_string(url)
+    assert password == "s3cret"
+    assert "s3cret" not in place
+    said = psycopg2.extensions.parse_dsn(place)
+    assert (said["host"], said["tcp_user_timeout"], said["dbname"]) == ("h", "5000", "postgres")

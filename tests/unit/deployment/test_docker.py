@@ -46,9 +46,11 @@ def test_an_image_runs_as_a_user_with_a_number_and_is_pinned(dockerfile):
     assert re.search(r"^ARG PYTHON=\d+\.\d+\.\d+$", text, re.MULTILINE)
     assert ":latest" not in text
     assert not re.search(r"^(ENV|ARG) .*(PASSWORD|SECRET|TOKEN|KEY)", text, re.MULTILINE)
+    seen = (PROJECT_ROOT / ".dockerignore").read_text().split("\n")
     for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE):
         for source in line.split()[:-1]:
             assert (PROJECT_ROOT / source).exists(), source
+            assert f"!{source.split('/')[0]}" in seen, source
 
 
 def test_the_gateways_requirements_are_the_platforms_without_what_it_must_not_have():
@@ -128,6 +130,10 @@ def test_no_secret_is_in_a_file():
         assert not re.search(
             r"(?i)(password|secret|token)\s*[:=]\s*['\"]?[a-z0-9+/_-]{8,}\s*$", text
         ), path
+    context = (PROJECT_ROOT / ".dockerignore").read_text().split("\n")
+    for hidden in ("docker/secrets", "docker/.env"):
+        # The last line that fits decides.
+        assert context.index(hidden) > context.index("!docker") > context.index("*")
     ignored = (PROJECT_ROOT / ".gitignore").read_text().split()
     for secret in COMPOSE["secrets"].values():
         assert secret["file"].startswith("./secrets/")
