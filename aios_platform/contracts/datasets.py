@@ -91,6 +91,11 @@ class TrainingSet(Record):
     )
 
     @property
+    def nothing_joined(self) -> bool:
+        """Whether every input comes with the request, so that no feature can have looked ahead."""
+        return all(field.origin == "request" for field in self.features.fields)
+
+    @property
     def windows(self) -> tuple[str, ...]:
         """Keys of the training windows, oldest first."""
         return tuple(frame.key for frame in self.frames)

@@ -61,6 +61,14 @@ class Column(Record):
         description="Timestamp column that says when this value became known; unset, the row's.",
     )
 
+    @field_validator("values", mode="before")
+    @classmethod
+    def _texts(cls, values: Any) -> Any:
+        """Dagster's templates make numbers of quoted ones, e.g. of the class "7"."""
+        if not isinstance(values, list | tuple):
+            return values
+        return [str(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values]
+
     @model_validator(mode="after")
     def _range(self) -> "Column":
         if self.min is not None and self.max is not None and self.min > self.max:
@@ -190,7 +198,10 @@ class Source(Record):
 class Features(Record):
     """What the model may look at."""
 
-    service: str = Field(description="Name of the Feast feature service.")
+    service: str | None = Field(
+        default=None,
+        description="Name of the Feast feature service; unset, the request has all there is.",
+    )
     request: tuple[str, ...] = Field(
         default=(),
         description="Columns of the predicted table that the caller sends with a request.",
@@ -318,6 +329,8 @@ class ModelDeclaration(Record):
             )
         self.gate.check_task(self.task)
         self.serving.check_inputs(frozenset(columns))
+        if self.features.service is None and not self.features.request:
+            raise ValueError("features needs a service, or request columns")
         leaked = {self.label.column, self.label.known_at} & set(self.features.request)
         if leaked:
             raise ValueError(f"features.request contains the label's own column {sorted(leaked)}")

@@ -22,6 +22,9 @@ class OnlineParity(Record):
     cells: int = Field(ge=0, description="Values compared.")
     different: int = Field(ge=0, description="Values that were not the same.")
     example: str = Field(default="", description="The first difference, in words.")
+    nothing_online: bool = Field(
+        default=False, description="Whether the model's inputs all come with the request."
+    )
 
 
 class Evidence(Record):
@@ -40,6 +43,9 @@ class Evidence(Record):
     )
     exam_drift: dict[str, float] | None = Field(
         default=None, description="PSI of each feature, exam against training."
+    )
+    nothing_joined: bool = Field(
+        default=False, description="Whether every input comes with the request."
     )
     leakage_cells: int | None = Field(
         default=None, ge=0, description="Feature values made again from what was known, and equal."

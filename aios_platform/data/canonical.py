@@ -18,6 +18,9 @@ ARROW_TYPES = {
     ColumnType.FLOAT: pa.float64(),
     ColumnType.BOOL: pa.bool_(),
     ColumnType.TIMESTAMP: pa.timestamp("us", tz="UTC"),
+    # Of any length, so that a row of another length than declared is found, and not the window.
+    ColumnType.VECTOR: pa.list_(pa.float32()),
+    ColumnType.TEXT: pa.string(),
 }
 
 
@@ -86,7 +89,8 @@ def _fits(found: pa.DataType, expected: ColumnType) -> bool:
 def canonical(table: pa.Table, declared: Table) -> pa.Table:
     """Bring a table whose schema has no faults into the declared types and order.
 
-    Rows are ordered by row id; rows that share an id, or a table without one, by all columns.
+    Rows are ordered by row id; rows that share an id, or a table without one, by all columns but
+    vectors.
 
     Args:
         table: What was delivered.
@@ -101,14 +105,16 @@ def canonical(table: pa.Table, declared: Table) -> pa.Table:
         column = table[field.name]
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
-        # Instants finer than a microsecond are cut; everything else must survive the cast.
-        safe = not pa.types.is_timestamp(field.type)
+        # Instants finer than a microsecond and elements finer than float32 are cut; everything
+        # else must survive the cast.
+        safe = not (pa.types.is_timestamp(field.type) or _is_list(field.type))
         columns.append(column.cast(field.type, safe=safe).combine_chunks())
     cast = pa.table(columns, schema=arrow_schema(declared))
     keys = list(declared.row_id)
     if keys and cast.group_by(keys).aggregate([]).num_rows == cast.num_rows:
         return _sorted(cast, keys)
-    return _sorted(cast, [*keys, *(n for n in cast.column_names if n not in keys)])
+    others = [n for n in cast.column_names if n not in keys and not _is_list(cast[n].type)]
+    return _sorted(cast, [*keys, *others])
 
 
 def _sorted(table: pa.Table, keys: list[str]) -> pa.Table:
@@ -131,6 +137,11 @@ def content_digest(table: pa.Table) -> str:
             filled = pc.fill_null(column, "").combine_chunks()
             digest.update(_bytes(pc.binary_length(filled)))
             digest.update("".join(filled.to_pylist()).encode())
+        elif _is_list(kind):
+            digest.update(_bytes(pc.fill_null(pc.list_value_length(column), 0).combine_chunks()))
+            elements = pc.list_flatten(column).combine_chunks()
+            digest.update(_bytes(elements.is_valid().cast(pa.uint8())))
+            digest.update(_bytes(pc.fill_null(elements, 0)))
         elif pa.types.is_boolean(kind):
             digest.update(_bytes(pc.fill_null(column, False).combine_chunks().cast(pa.uint8())))
         elif pa.types.is_timestamp(kind):

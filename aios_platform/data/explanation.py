@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from aios_platform.contracts.declaration import Table
+from aios_platform.contracts.declaration import ColumnType, Table
 from aios_platform.contracts.windows import Window
 from aios_platform.data.validation import ExpectationResult, run_suite
 
@@ -70,6 +70,9 @@ def _expectation(
     if failure.column not in declared.columns:
         return None
     column, kind = failure.column, declared.columns[failure.column]
+    if kind.type is ColumnType.VECTOR:
+        # Great Expectations has nothing to say of lists.
+        return None
     match failure.name:
         case "finite":
             return gxe.ExpectColumnValuesToBeBetween(

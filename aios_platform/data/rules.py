@@ -20,7 +20,8 @@ class Rule:
     """One rule about the rows of a table.
 
     Args:
-        name: What is expected: not_null, finite, range, values, in_window, known or unique.
+        name: What is expected: not_null, length, finite, range, values, in_window, known or
+            unique.
         column: The column it is about.
         reason: What is wrong with a row that breaks it, for people.
         broken: SQL condition, never null, true of a row that breaks it.
@@ -102,6 +103,9 @@ def _values(name: str, declared: Column) -> Iterator[Rule]:
     column = quoted(name)
     if not declared.nullable:
         yield Rule("not_null", name, f"{name}: missing", f"({column} IS NULL)")
+    if declared.type is ColumnType.VECTOR:
+        yield from _elements(name, declared)
+        return
     finite = "TRUE"
     if declared.type is ColumnType.FLOAT:
         finite = f"isfinite({column})"
@@ -120,6 +124,28 @@ def _values(name: str, declared: Column) -> Iterator[Rule]:
         allowed = f"{column} IN ({listed})" if listed else "FALSE"
         broken = f"({column} IS NOT NULL AND NOT ({allowed}))"
         yield Rule("values", name, f"{name}: not a declared value", broken)
+
+
+def _elements(name: str, declared: Column) -> Iterator[Rule]:
+    """Rules for vectors: their length, and each of their elements."""
+    column = quoted(name)
+    yield Rule(
+        "length",
+        name,
+        f"{name}: not of {declared.length} elements",
+        f"coalesce(len({column}) <> {declared.length}, FALSE)",
+    )
+    strange = f"len(list_filter({column}, lambda x: x IS NULL OR NOT isfinite(x))) > 0"
+    yield Rule("finite", name, f"{name}: an element is not finite", f"coalesce({strange}, FALSE)")
+    if declared.min is not None or declared.max is not None:
+        bounds = []
+        if declared.min is not None:
+            bounds.append(f"x < {declared.min!r}")
+        if declared.max is not None:
+            bounds.append(f"x > {declared.max!r}")
+        outside = f"isfinite(x) AND ({' OR '.join(bounds)})"
+        broken = f"coalesce(len(list_filter({column}, lambda x: {outside})) > 0, FALSE)"
+        yield Rule("range", name, f"{name}: an element is {_range(declared)}", broken)
 
 
 def _range(declared: Column) -> str:

@@ -5,7 +5,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aios_platform.contracts.answers import AnswerSchema
 from aios_platform.contracts.datasets import FieldKind
+from aios_platform.metrics.truth import truth_of
 
 FOLDS = 5
 PRIOR_ROWS = 10.0
@@ -38,6 +40,21 @@ def single_feature_auc(values: pa.ChunkedArray, truth: Booleans, kind: FieldKind
         scores = np.where(np.isnan(scores), -np.inf, scores)
     auc = rank_auc(scores, truth)
     return max(auc, 1.0 - auc)
+
+
+def one_against_rest(labels: pa.ChunkedArray, answers: AnswerSchema) -> list[Booleans]:
+    """A label as binary ones: itself, each class against the rest, or above its median or not.
+
+    Args:
+        labels: Without nulls.
+        answers: What the model answers.
+    """
+    truth = truth_of(labels, answers)
+    if answers.task == "multiclass_classification":
+        return [truth == code for code in range(len(answers.classes))]
+    if answers.task == "regression":
+        return [truth > np.median(truth)] if truth.size else [truth > 0]
+    return [truth]
 
 
 def rank_auc(scores: Floats, truth: Booleans) -> float:

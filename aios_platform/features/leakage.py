@@ -25,15 +25,16 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from aios_platform.artifacts import ArtifactStore
-from aios_platform.contracts.datasets import DatasetVersion
+from aios_platform.contracts.datasets import DatasetVersion, FieldKind
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.record import Record
 from aios_platform.errors import LeakageError
-from aios_platform.features.canary import single_feature_auc
+from aios_platform.features.canary import one_against_rest, single_feature_auc
 from aios_platform.features.replay import Leak, Replay
 from aios_platform.features.training_set import FeatureFrames
 from aios_platform.known import INSTANT
 
+NUMERICAL, CATEGORICAL = FieldKind.NUMERICAL, FieldKind.CATEGORICAL
 CUTOFFS = 2
 # Queries, joins and sorts release the interpreter's lock. Two bound the memory.
 MOMENTS_AT_ONCE = 2
@@ -49,15 +50,19 @@ class LeakageReport(Record):
     moments: tuple[datetime, ...] = Field(description="Moments replayed.")
     rows_replayed: int
     cells_compared: int
+    nothing_joined: bool = Field(
+        default=False, description="Whether every input comes with the request."
+    )
     single_feature_auc: dict[str, float] = Field(
-        description="Per feature, the larger of AUC and 1 - AUC of its values alone."
+        description="Per number and category, the larger of AUC and 1 - AUC of its values alone; "
+        "of a class against the rest the largest, of a regression against its median."
     )
     leaks: tuple[Leak, ...]
 
     @property
     def passed(self) -> bool:
         """Whether nothing was found, and something was looked at."""
-        return not self.leaks and self.cells_compared > 0
+        return not self.leaks and (self.cells_compared > 0 or self.nothing_joined)
 
 
 def audit(
@@ -81,7 +86,7 @@ def audit(
         ArtifactMissing: A raw or feature table is gone.
     """
     replay = Replay(declaration, sql_folder, frames, store)
-    sampled = list(_moments(declaration, frames, store, cutoffs))
+    sampled = list(_moments(declaration, frames, store, cutoffs)) if replay.compared else []
     with ThreadPoolExecutor(MOMENTS_AT_ONCE) as pool:
         replayed = list(pool.map(lambda at: list(replay.at(*at)), sampled))
     rows, cells = 0, 0
@@ -105,6 +110,7 @@ def audit(
         moments=tuple(moment.as_py() for _, moment in sampled),
         rows_replayed=rows,
         cells_compared=cells,
+        nothing_joined=frames.rows > 0 and not replay.compared,
         single_feature_auc=separation,
         leaks=tuple(leaks.values()),
     )
@@ -198,10 +204,14 @@ def _separation(
         table = table.filter(pc.is_valid(table[label]))
         parts.append(table.take(pa.array(np.arange(0, table.num_rows, step))))
     rows = pa.concat_tables(parts)
-    truth = rows[label].to_numpy(zero_copy_only=False).astype(bool)
-    fields = frames.schema.fields
+    truths = one_against_rest(rows[label], declaration.answers)
+    # A vector or a text is all there is to see; that it tells the label apart says nothing.
+    fields = [f for f in frames.schema.fields if f.kind in (NUMERICAL, CATEGORICAL)]
     with ThreadPoolExecutor(FEATURES_AT_ONCE) as pool:
         found = pool.map(
-            lambda field: single_feature_auc(rows[field.name], truth, field.kind), fields
+            lambda field: max(
+                single_feature_auc(rows[field.name], truth, field.kind) for truth in truths
+            ),
+            fields,
         )
         return {field.name: auc for field, auc in zip(fields, found, strict=True)}

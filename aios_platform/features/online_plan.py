@@ -139,7 +139,8 @@ def online_plan(declaration: ModelDeclaration, feature_store: "FeatureStore") ->
     """
     contract = service_contract(declaration, feature_store)
     config = feature_store.config
-    redis = _is_redis(config)
+    # Without a service nothing is read online, and any store will do.
+    redis = contract.service is not None and _is_redis(config)
     stored, on_demand = _projections(contract)
     asked = _asked(stored, on_demand)
     views = tuple(_view(config, *item, asked[item[0].name]) for item in stored)
@@ -163,7 +164,9 @@ def online_plan(declaration: ModelDeclaration, feature_store: "FeatureStore") ->
         views=views,
         entities=entities,
         on_demand=tuple(_on_demand(view, places) for view in on_demand),
-        schema="" if redis else config.online_store.db_schema or config.online_store.user,
+        schema=""
+        if redis or not views
+        else config.online_store.db_schema or config.online_store.user,
         service_digest=contract.digest,
         redis=config.project if redis else None,
     )
@@ -199,7 +202,7 @@ def _projections(contract: ServiceContract) -> tuple[list[tuple[Any, list[Any]]]
         view = store.registry.get_any_feature_view(projection.name, store.project, allow_cache=True)
         return view.with_projection(projection)
 
-    for projection in contract.service.feature_view_projections:
+    for projection in contract.service.feature_view_projections if contract.service else ():
         view = found(projection)
         if isinstance(view, OnDemandFeatureView):
             on_demand.append(view)

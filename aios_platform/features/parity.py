@@ -50,6 +50,8 @@ def online_parity(
         DatabaseUnavailable: The online store does not answer.
     """
     contract = service_contract(declaration, feature_store)
+    if contract.service is None:
+        return OnlineParity(cells=0, different=0, nothing_online=True)
     newest = _newest_materialised(contract, store)
     moment = declaration.windows.window(newest).end - SECOND
     entities = _entities(declaration, contract, store, newest, moment, rows)

@@ -14,9 +14,9 @@ from aios_platform.contracts.datasets import DatasetVersion
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.windows import Window
 from aios_platform.features.entities import TIME
-from aios_platform.features.service import ServiceContract, service_contract
+from aios_platform.features.service import ServiceContract, joined, service_contract
 from aios_platform.features.sources import pinned
-from aios_platform.features.training_set import INSTANT, as_input
+from aios_platform.features.training_set import INSTANT, as_input, input_type
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -63,12 +63,11 @@ def features_at(
     found = {source.row_id: asked[source.row_id].cast(pa.string()).filter(there)}
     if entities.num_rows:
         with pinned(_reachable(declaration, contract, store, moments)):
-            joined = feature_store.get_historical_features(
-                entity_df=entities, features=contract.service, filter_by_created_timestamp=True
-            ).to_arrow()
+            rows = pa.concat_tables(joined(contract, entities))
     for field in contract.schema.fields:
-        values = joined[field.name] if entities.num_rows else pa.chunked_array([], pa.null())
-        found[field.name] = as_input(values, field.kind, field.name, window.key)
+        kind = input_type(field)
+        values = rows[field.name] if entities.num_rows else pa.chunked_array([], kind)
+        found[field.name] = as_input(values, field, window.key)
     return pa.table(found)
 
 

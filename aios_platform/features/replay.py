@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from aios_platform.artifacts import ArtifactStore
-from aios_platform.contracts.datasets import DatasetVersion, FieldKind
+from aios_platform.contracts.datasets import DatasetVersion, FeatureField
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.record import Record
 from aios_platform.contracts.windows import Window
 from aios_platform.errors import FeatureError
 from aios_platform.features.entities import TIME
-from aios_platform.features.service import SourceView
+from aios_platform.features.service import SourceView, joined
 from aios_platform.features.sources import pinned, replaced
 from aios_platform.features.tables import FeatureEngine, feature_queries, raw_versions
 from aios_platform.features.training_set import FeatureFrames, as_input
@@ -83,9 +83,10 @@ class Replay:
             with replaced(files):
                 known = self._join(entities)
         used = self._join(entities)
-        for name, kind in self._compared():
-            then = as_input(known[name], kind, name, version.key)
-            yield self._compare(name, ids, moment, as_input(used[name], kind, name, "now"), then)
+        for field in self.compared:
+            name = field.name
+            then = as_input(known[name], field, version.key)
+            yield self._compare(name, ids, moment, as_input(used[name], field, "now"), then)
             # The rows truly predicted at that moment: the training set's own values.
             place = pc.index_in(frame[source.row_id], ids)
             if place.null_count < len(place):
@@ -97,8 +98,10 @@ class Replay:
                     then.take(place.drop_null()),
                 )
 
-    def _compared(self) -> list[tuple[str, FieldKind]]:
-        return [(f.name, f.kind) for f in self.contract.schema.fields if f.origin != "request"]
+    @property
+    def compared(self) -> list[FeatureField]:
+        """The inputs that are joined; what a request brings is not."""
+        return [field for field in self.contract.schema.fields if field.origin != "request"]
 
     def _raw_rows(self, version: DatasetVersion) -> pa.Table:
         dataset = f"{self.declaration.name}/raw/{self.declaration.source.rows}"
@@ -127,11 +130,7 @@ class Replay:
     def _join(self, entities: pa.Table) -> pa.Table:
         pins = [v for view in self.contract.views for v in self._versions(view, entities)]
         with pinned(pins):
-            return self.contract.feature_store.get_historical_features(
-                entity_df=entities,
-                features=self.contract.service,
-                filter_by_created_timestamp=True,
-            ).to_arrow()
+            return pa.concat_tables(joined(self.contract, entities))
 
     def _versions(self, view: SourceView, entities: pa.Table) -> list[DatasetVersion]:
         if view.dataset is None:

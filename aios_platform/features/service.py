@@ -1,9 +1,11 @@
 """What a model's Feast feature service delivers: its inputs, its sources, its digest."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from aios_platform.contracts.datasets import FeatureField, FeatureSchema, FieldKind
 from aios_platform.contracts.declaration import ColumnType, ModelDeclaration
@@ -14,8 +16,14 @@ from aios_platform.features.sources import SCHEME
 if TYPE_CHECKING:
     from feast import FeatureService, FeatureStore
 
+BATCH_ROWS = 200_000
 NUMERICAL = {"BOOL", "INT32", "INT64", "FLOAT", "DOUBLE"}
 CATEGORICAL = {"STRING"}
+KINDS = {
+    ColumnType.STRING: FieldKind.CATEGORICAL,
+    ColumnType.VECTOR: FieldKind.VECTOR,
+    ColumnType.TEXT: FieldKind.TEXT,
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class ServiceContract:
 
     Args:
         feature_store: The store that the service is registered in.
-        service: The Feast feature service.
+        service: The Feast feature service; None: everything is in the request.
         schema: The model's inputs in order: request columns, then the service's features.
         columns: Columns of the predicted table that joining needs.
         views: The feature views with sources.
@@ -49,7 +57,7 @@ class ServiceContract:
     """
 
     feature_store: "FeatureStore"
-    service: "FeatureService"
+    service: "FeatureService | None"
     schema: FeatureSchema
     columns: tuple[str, ...]
     views: tuple[SourceView, ...]
@@ -63,19 +71,18 @@ def service_contract(declaration: ModelDeclaration, store: "FeatureStore") -> Se
         FeatureError: There is no such service, or it delivers what no model takes.
         DeclarationError: A request column is a timestamp.
     """
-    from feast.on_demand_feature_view import OnDemandFeatureView
-
-    service = _service(store, declaration.features.service)
+    name = declaration.features.service
+    service = _service(store, name) if name else None
     fields = _request_fields(declaration)
     columns = [declaration.source.row_id, declaration.source.prediction_time]
     columns += declaration.features.request
     views: dict[str, Any] = {}
     on_demand: dict[str, Any] = {}
     described: list[Any] = []
-    for projection in service.feature_view_projections:
+    for projection in service.feature_view_projections if service else ():
         view = _view(store, projection.name)
-        (on_demand if isinstance(view, OnDemandFeatureView) else views)[projection.name] = (
-            view.with_projection(projection)
+        (on_demand if _is_on_demand(view) else views)[projection.name] = view.with_projection(
+            projection
         )
         for feature in projection.features:
             fields.append(_field(feature.name, feature.dtype, projection.name_to_use()))
@@ -101,6 +108,33 @@ def service_contract(declaration: ModelDeclaration, store: "FeatureStore") -> Se
         views=tuple(sources),
         digest=digest_of([declaration.features.request, described]),
     )
+
+
+def joined(
+    contract: ServiceContract, entities: pa.Table, *, as_known: bool = True
+) -> Iterator[pa.Table]:
+    """Entity rows with their features, in their order, in tables of bounded size.
+
+    Args:
+        contract: The service.
+        entities: Rows with `contract.columns` and the time of each.
+        as_known: Whether rows count only from when they became known.
+    """
+    if contract.service is None:
+        yield entities
+        return
+    job = contract.feature_store.get_historical_features(
+        entity_df=entities,
+        features=contract.service,
+        **({"filter_by_created_timestamp": True} if as_known else {}),
+    )
+    yield from job.to_arrow_batches(BATCH_ROWS)
+
+
+def _is_on_demand(view: Any) -> bool:
+    from feast.on_demand_feature_view import OnDemandFeatureView
+
+    return isinstance(view, OnDemandFeatureView)
 
 
 def _service(store: "FeatureStore", name: str) -> "FeatureService":
@@ -138,13 +172,9 @@ def _request_fields(declaration: ModelDeclaration) -> list[FeatureField]:
                 f"features.request names the timestamp '{name}', which no model takes.",
                 remedy="Name a column derived from it, e.g. the minute of the day.",
             )
-        fields.append(
-            FeatureField(
-                name=name,
-                kind=FieldKind.CATEGORICAL if kind is ColumnType.STRING else FieldKind.NUMERICAL,
-                origin="request",
-            )
-        )
+        length = table.columns[name].length
+        field = KINDS.get(kind, FieldKind.NUMERICAL)
+        fields.append(FeatureField(name=name, kind=field, origin="request", length=length))
     return fields
 
 

@@ -15,21 +15,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aios_platform.artifacts import ArtifactStore
-from aios_platform.contracts.datasets import DatasetVersion, FeatureSchema, FieldKind
+from aios_platform.contracts.datasets import (
+    DatasetVersion,
+    FeatureField,
+    FeatureSchema,
+    FieldKind,
+)
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.record import digest_of
 from aios_platform.contracts.windows import Window
 from aios_platform.errors import FeatureError
 from aios_platform.features.entities import TIME
-from aios_platform.features.service import ServiceContract, service_contract
+from aios_platform.features.service import ServiceContract, joined, service_contract
 from aios_platform.features.sources import pinned
+from aios_platform.metrics.truth import label_type
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
 INSTANT = pa.timestamp("us", tz="UTC")
 WINDOW = "window"
-BATCH_ROWS = 200_000
 # Reading, joining and compressing release the interpreter's lock. Two bound the memory.
 WINDOWS_AT_ONCE = 2
 
@@ -81,8 +86,9 @@ def assemble(
     """The labelled frames of these windows, with what was known at `as_of`.
 
     Columns: row id, prediction time (timestamp[us, UTC]), the inputs (numericals float32,
-    categoricals string; NaN is null), the label (bool), when it became known, `window`. Labels
-    not known by `as_of` are null. As many rows as the raw window has, in its order.
+    categoricals and texts string, vectors lists of float32; NaN is null), the label (bool, string
+    or float64 by the task), when it became known, `window`. Labels not known by `as_of` are null.
+    As many rows as the raw window has, in its order.
 
     Args:
         declaration: The model.
@@ -186,12 +192,12 @@ class _Maker:
     def schema(self) -> pa.Schema:
         """The frame's columns."""
         source = self.declaration.source
-        kinds = {FieldKind.NUMERICAL: pa.float32(), FieldKind.CATEGORICAL: pa.string()}
         fields = [(source.row_id, self._id_type()), (source.prediction_time, INSTANT)]
-        fields += [(field.name, kinds[field.kind]) for field in self.contract.schema.fields]
+        fields += [(field.name, input_type(field)) for field in self.contract.schema.fields]
         if self.as_of:
             label = self.declaration.label
-            fields += [(label.column, pa.bool_()), (label.known_at, INSTANT)]
+            kind = label_type(self.declaration.task)
+            fields += [(label.column, kind), (label.known_at, INSTANT)]
         return pa.schema([*fields, (WINDOW, pa.string())])
 
     def batches(self) -> Iterator[pa.Table]:
@@ -209,13 +215,8 @@ class _Maker:
             [n for n in (*self.contract.columns, TIME) if n in rows.column_names]
         )
         with pinned(self.pins):
-            job = self.contract.feature_store.get_historical_features(
-                entity_df=entities,
-                features=self.contract.service,
-                filter_by_created_timestamp=True,
-            )
             place = 0
-            for part in job.to_arrow_batches(BATCH_ROWS):
+            for part in joined(self.contract, entities):
                 known = labels.slice(place, part.num_rows) if labels is not None else None
                 place += part.num_rows
                 yield self._frame(part, known)
@@ -225,13 +226,14 @@ class _Maker:
         columns = [part[source.row_id].cast(self._id_type())]
         columns.append(part[source.prediction_time].cast(INSTANT))
         for field in self.contract.schema.fields:
-            columns.append(as_input(part[field.name], field.kind, field.name, self.window.key))
+            columns.append(as_input(part[field.name], field, self.window.key))
         if labels is not None and self.as_of:
             known_at = labels[self.declaration.label.known_at].cast(INSTANT)
             known = pc.less_equal(known_at, pa.scalar(self.as_of.astimezone(UTC), INSTANT))
             known = pc.fill_null(known, False)
-            truth = labels[self.declaration.label.column]
-            columns.append(pc.if_else(known, truth, pa.scalar(None, pa.bool_())))
+            kind = label_type(self.declaration.task)
+            truth = labels[self.declaration.label.column].cast(kind)
+            columns.append(pc.if_else(known, truth, pa.scalar(None, kind)))
             columns.append(pc.if_else(known, known_at, pa.scalar(None, INSTANT)))
         columns.append(pa.array([self.window.key] * part.num_rows, pa.string()))
         return pa.table(columns, schema=schema)
@@ -268,13 +270,30 @@ class _Maker:
         return tuple(found)
 
 
-def as_input(values: pa.ChunkedArray, kind: FieldKind, name: str, window: str) -> pa.ChunkedArray:
-    """A feature as the model takes it: float32 or string, one kind of missing, nothing infinite.
+def input_type(field: FeatureField) -> pa.DataType:
+    """The type of a feature in a frame."""
+    if field.kind is FieldKind.VECTOR:
+        return pa.list_(pa.float32(), field.length)
+    return pa.float32() if field.kind is FieldKind.NUMERICAL else pa.string()
+
+
+def as_input(values: pa.ChunkedArray, field: FeatureField, window: str) -> pa.ChunkedArray:
+    """A feature as the model takes it: of its type, one kind of missing, nothing infinite.
 
     Raises:
-        FeatureError: A value is infinite.
+        FeatureError: A value is infinite, or a vector has another length.
     """
-    if kind is FieldKind.CATEGORICAL:
+    name = field.name
+    if field.kind is FieldKind.VECTOR:
+        try:
+            return values.cast(input_type(field))
+        except pa.ArrowInvalid as error:
+            raise FeatureError(
+                f"The vector '{name}' has another length than {field.length} in window {window}: "
+                f"{error}.",
+                remedy="Correct `length` in the declaration, or the source.",
+            ) from None
+    if field.kind is not FieldKind.NUMERICAL:
         return values.cast(pa.string())
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())

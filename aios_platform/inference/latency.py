@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from aios_platform.contracts.datasets import FeatureSchema
 from aios_platform.errors import ScoringError
 from aios_platform.inference.packed import NUMERICAL, packed
-from aios_platform.inference.session import OUTPUT, Session, open_session
+from aios_platform.inference.session import Session, open_session
 
 WARM_UP_ROWS = 20
 TIMED_BATCH = 64
@@ -107,7 +107,9 @@ def _timed(
 
 def _packed_feeds(onnx: bytes, features: FeatureSchema, rows: pa.Table) -> dict[str, NDArray[Any]]:
     columns = Session(onnx).feeds(rows)
-    feeds: dict[str, NDArray[Any]] = {name: columns[name] for name in features.categorical}
+    feeds: dict[str, NDArray[Any]] = {
+        name: values for name, values in columns.items() if name not in features.numerical
+    }
     if features.numerical:
         feeds[NUMERICAL] = np.hstack([columns[name] for name in features.numerical])
     return feeds
@@ -120,6 +122,6 @@ def _median(session: Any, whole: dict[str, NDArray[Any]], rows: int) -> float:
         places = (np.arange(rows) + turn) % len(next(iter(whole.values())))
         feeds = {name: values[places] for name, values in whole.items()}
         start = time.thread_time()
-        session.run([OUTPUT], feeds)
+        session.run(None, feeds)
         seconds.append(time.thread_time() - start)
     return float(np.median(seconds[WARM_UP_TURNS:]))

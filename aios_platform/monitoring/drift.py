@@ -12,10 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
+from aios_platform.contracts.answers import PREDICTED, AnswerSchema
 from aios_platform.contracts.datasets import FeatureField, FieldKind
 from aios_platform.contracts.record import Record
 from aios_platform.contracts.surveillance import Monitoring
 from aios_platform.errors import DataError
+from aios_platform.metrics.truth import judged
 from aios_platform.monitoring.psi import (
     ColumnBins,
     ReferenceBins,
@@ -33,8 +35,24 @@ from aios_platform.monitoring.significance import (
     kolmogorov_smirnov,
     wasserstein,
 )
+from aios_platform.monitoring.statistics import (
+    measured_column,
+    measured_importance,
+    source_of,
+)
 
-PREDICTION = FeatureField(name="probability", kind=FieldKind.NUMERICAL, origin="prediction")
+
+def prediction_field(answers: AnswerSchema) -> FeatureField:
+    """The column of stored predictions whose drift is looked at.
+
+    The probability of a binary model, the likeliest class of several, the value of a regression.
+    """
+    classes = answers.task == "multiclass_classification"
+    return FeatureField(
+        name=PREDICTED if classes else answers.columns[0],
+        kind=FieldKind.CATEGORICAL if classes else FieldKind.NUMERICAL,
+        origin="prediction",
+    )
 
 
 class DriftStatus(StrEnum):
@@ -110,13 +128,22 @@ class DriftReport(Record):
         return {column.name: column.psi for column in self.columns if column.psi is not None}
 
 
-def prediction_bins(probabilities: pa.ChunkedArray) -> ReferenceBins:
-    """Bins of the champion's probabilities on its reference rows.
+def prediction_bins(
+    scores: NDArray[np.float32], answers: AnswerSchema | None = None
+) -> ReferenceBins:
+    """Bins of what the champion answered on its reference rows.
 
     Args:
-        probabilities: Shape (n,), float.
+        scores: Shape (n,) or (n, answer columns).
+        answers: What it answers; unset, a probability.
     """
-    return reference_bins(pa.table({PREDICTION.name: probabilities}), [PREDICTION])
+    answers = answers or AnswerSchema()
+    field = prediction_field(answers)
+    if answers.classes:
+        column = pa.array(answers.classes, pa.string()).take(pa.array(scores.argmax(axis=1)))
+    else:
+        column = pa.array(judged(scores, answers.task))
+    return reference_bins(pa.table({field.name: column}), [field])
 
 
 def detect(
@@ -144,8 +171,8 @@ def detect(
         frame: The window's feature frame; needs every column of the reference.
         reference: Stored bins of the features.
         monitoring: The declared bounds.
-        predictions: The window's predictions, with the column `probability`.
-        prediction_reference: Stored bins of the champion's probabilities.
+        predictions: The window's predictions, with the column of `prediction_field`.
+        prediction_reference: Stored bins of what the champion answered.
         reference_sample: Rows of the reference, for the tests, which look at the same
             `test_rows` of either side every time.
         importance: Part of each feature in what the model uses.
@@ -155,30 +182,34 @@ def detect(
     Raises:
         DataError: The frame lacks a column of the reference.
     """
-    absent = [bins.name for bins in reference.columns if bins.name not in frame.column_names]
+    present = frame.column_names
+    absent = sorted({source_of(b.name, present) for b in reference.columns} - set(present))
     if absent:
         raise DataError(
             f"The frame of {model} for {window} lacks the columns {', '.join(absent)}, "
             "which the champion was trained on.",
             remedy="Build the window's features with the champion's feature service.",
         )
+    names = [bins.name for bins in reference.columns]
+    frame = pa.table({name: measured_column(frame, name) for name in names})
     found = [_judge(bins, frame[bins.name], reference.rows, monitoring) for bins in
              reference.columns]  # fmt: skip
     if reference_sample is not None:
-        found = _tested(found, frame, reference_sample, reference, monitoring)
+        past = pa.table({name: measured_column(reference_sample, name) for name in names})
+        found = _tested(found, frame, past, reference, monitoring)
+    weights = measured_importance(importance or {}, names)
     features = tuple(
-        column.model_copy(update={"importance": (importance or {}).get(column.name)})
-        for column in found
+        column.model_copy(update={"importance": weights.get(column.name)}) for column in found
     )
     prediction = None
     if predictions is not None and prediction_reference is not None:
         bins = prediction_reference.columns[0]
         prediction = _judge(bins, predictions[bins.name], prediction_reference.rows, monitoring)
-    judged = [f for f in features if f.status is not DriftStatus.NOT_ENOUGH_DATA]
-    drifted = [f for f in judged if f.status is DriftStatus.DRIFTED]
-    share = len(drifted) / len(judged) if judged else None
-    weighted = _weighted(judged, drifted) if importance else None
-    status, reason = _overall(share, weighted, len(drifted), len(judged), monitoring, features)
+    decided = [f for f in features if f.status is not DriftStatus.NOT_ENOUGH_DATA]
+    drifted = [f for f in decided if f.status is DriftStatus.DRIFTED]
+    share = len(drifted) / len(decided) if decided else None
+    weighted = _weighted(decided, drifted) if importance else None
+    status, reason = _overall(share, weighted, len(drifted), len(decided), monitoring, features)
     return DriftReport(
         model=model,
         window=window,

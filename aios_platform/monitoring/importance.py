@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
+from aios_platform.contracts.answers import AnswerSchema
+from aios_platform.contracts.policy import Task
 from aios_platform.contracts.record import Record
-from aios_platform.metrics import checked, log_losses
+from aios_platform.metrics import PROBABILITY_EPSILON, checked, log_losses
+from aios_platform.metrics.truth import judged, truth_of
 
 ROWS = 3_000
 # A model that answers works outside the interpreter's lock, on one core.
@@ -48,20 +52,24 @@ def permutation_importance(
     label: str,
     features: Sequence[str],
     *,
+    answers: AnswerSchema | None = None,
     rows: int = ROWS,
     seed: int = 0,
 ) -> Importance:
-    """Shuffle one feature at a time and see how much the log loss rises.
+    """Shuffle one feature at a time and see how much the loss rises.
+
+    The loss is logarithmic; of a regression it is the squared error of its value.
 
     Source: Breiman (2001), Random Forests, section 10; Fisher, Rudin and Dominici (2019), All
     Models are Wrong, but Many are Useful, JMLR 20(177). Features that carry the same information
     share it: shuffling one of them costs little, which understates both.
 
     Args:
-        predict: Gives the probability of each row of a table; two threads call it at once.
+        predict: Gives the answers of each row of a table; two threads call it at once.
         frame: Rows with a truth, not used for training.
         label: Column of the truth.
         features: The columns to shuffle.
+        answers: What they mean; unset, a probability.
         rows: Most rows that are looked at.
         seed: Of the rows taken and of the shuffles.
 
@@ -74,14 +82,19 @@ def permutation_importance(
         taken = np.sort(generator.choice(frame.num_rows, rows, replace=False))
         frame = frame.take(pa.array(taken))
     frame = frame.select([*features, label]).combine_chunks()
-    truth, scores = checked(frame[label].to_numpy(), predict(frame))
-    before = log_losses(truth, scores)
+    answers = answers or AnswerSchema()
+    truth = truth_of(frame[label], answers)
+
+    def losses(table: pa.Table) -> NDArray[np.float64]:
+        return _losses(truth, predict(table), answers.task)
+
+    before = losses(frame)
 
     def rise_without(name: str, order: NDArray[np.int64]) -> NDArray[np.float64]:
         shuffled = frame[name].take(pa.array(order))
         place = frame.schema.get_field_index(name)
         other = frame.set_column(place, frame.schema.field(name), shuffled)
-        return log_losses(truth, checked(truth, predict(other))[1]) - before
+        return losses(other) - before
 
     orders = [generator.permutation(frame.num_rows) for _ in features]
     with ThreadPoolExecutor(FEATURES_AT_ONCE) as pool:
@@ -94,3 +107,14 @@ def permutation_importance(
             name: float(rise.std(ddof=1) / np.sqrt(rise.size)) for name, rise in rises.items()
         },
     )
+
+
+def _losses(truth: NDArray[Any], scores: NDArray[np.float32], task: Task) -> NDArray[np.float64]:
+    """Loss of each row, shape (n,)."""
+    labels, values = checked(truth, judged(scores, task), task=task)
+    if task == "regression":
+        return np.asarray((labels - values) ** 2, dtype=np.float64)
+    if task == "multiclass_classification":
+        own = values[np.arange(len(labels)), labels]
+        return np.asarray(-np.log(np.clip(own, PROBABILITY_EPSILON, 1.0)), dtype=np.float64)
+    return log_losses(labels, values)

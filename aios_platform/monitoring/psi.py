@@ -16,6 +16,7 @@ from pydantic import Field
 
 from aios_platform.contracts.datasets import FeatureField, FieldKind
 from aios_platform.contracts.record import Record
+from aios_platform.monitoring.statistics import measured_column, measured_fields, source_of
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pad
@@ -68,7 +69,7 @@ def reference_bins(
 
     Args:
         frame: Reference rows, in memory or as files; of files, two columns at a time are read.
-        fields: The columns to bin, with their kinds.
+        fields: The columns to bin, with their kinds; vectors and texts by their statistics.
     """
 
     def bins(field: FeatureField) -> ColumnBins:
@@ -77,7 +78,7 @@ def reference_bins(
     with ThreadPoolExecutor(COLUMNS_AT_ONCE) as pool:
         return ReferenceBins(
             rows=frame.num_rows if isinstance(frame, pa.Table) else frame.count_rows(),
-            columns=tuple(pool.map(bins, fields)),
+            columns=tuple(pool.map(bins, measured_fields(fields))),
         )
 
 
@@ -125,7 +126,9 @@ def chance_psi(bins: int, reference_rows: int, current_rows: int) -> float:
 
 
 def _column(frame: "pa.Table | pad.Dataset", name: str) -> pa.ChunkedArray:
-    return frame[name] if isinstance(frame, pa.Table) else frame.to_table(columns=[name])[name]
+    if not isinstance(frame, pa.Table):
+        frame = frame.to_table(columns=[source_of(name, frame.schema.names)])
+    return measured_column(frame, name)
 
 
 def _bins_of(name: str, kind: FieldKind, column: pa.ChunkedArray) -> ColumnBins:

@@ -18,6 +18,7 @@ from aios_platform.contracts.datasets import FeatureField, FieldKind
 from aios_platform.contracts.surveillance import Monitoring
 from aios_platform.monitoring.drift import DriftReport
 from aios_platform.monitoring.sampling import sample
+from aios_platform.monitoring.statistics import measured, measured_fields
 
 MAX_COLUMNS = 24
 MIN_ROWS = 10
@@ -60,7 +61,8 @@ def drift_page(
     Args:
         frame: The window's feature frame.
         reference: Rows the champion was trained on, or a sample of them.
-        fields: Columns to show, the most interesting first; the first `max_columns` that have
+        fields: Columns to show, the most interesting first (vectors and texts by their
+            statistics); the first `max_columns` that have
             values on both sides are shown, since each costs about 0.04 s.
         monitoring: The declared bounds and sample size.
         report: What was found over all rows; written above Evidently's view.
@@ -69,7 +71,10 @@ def drift_page(
     Returns:
         The page; None when there are too few rows or values to show anything.
     """
-    current, past = (sample(table, monitoring.report_rows) for table in (frame, reference))
+    current, past = (
+        measured(sample(table, monitoring.report_rows), fields) for table in (frame, reference)
+    )
+    fields = measured_fields(fields)
     with_values = [f for f in fields if _shows(current, f.name) and _shows(past, f.name)]
     shown = with_values[:max_columns]
     if not shown or min(current.num_rows, past.num_rows) < MIN_ROWS:

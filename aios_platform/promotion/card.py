@@ -78,7 +78,7 @@ def _what(declaration: ModelDeclaration, features: FeatureSchema) -> Iterator[st
     yield ""
     yield f"- Task: {declaration.task.replace('_', ' ')} of `{label.column}`, asked at"
     yield f"  `{declaration.source.prediction_time}`; the truth is known at `{label.known_at}`."
-    yield f"- Feature service `{inert(declaration.features.service)}`, with"
+    yield f"- Feature service `{inert(declaration.features.service or 'none')}`, with"
     yield f"  {len(features.names)} inputs: {inert(', '.join(features.names))}."
     training = declaration.training
     yield f"- Network `{training.network}`, widths {list(training.hidden)},"

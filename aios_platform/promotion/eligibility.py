@@ -60,7 +60,15 @@ def origin(evidence: Evidence, known: frozenset[str]) -> Iterator[RuleResult]:
             reason="No row of the exam is among the training rows.",
         )
     cells = evidence.leakage_cells
-    if cells is None or not cells > 0:
+    if "nothing_joined" not in known:
+        yield _unknown("leakage", "It is not known whether the candidate's inputs were joined.")
+    elif evidence.nothing_joined:
+        yield RuleResult(
+            rule="leakage",
+            outcome=Outcome.PASS,
+            reason="Every input comes with the request, and was known by then.",
+        )
+    elif cells is None or not cells > 0:
         yield _unknown("leakage", "No feature value was made again from what was known.")
     else:
         yield RuleResult(

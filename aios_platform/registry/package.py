@@ -4,7 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from aios_platform.contracts.datasets import FeatureSchema
+from aios_platform.contracts.answers import AnswerSchema
+from aios_platform.contracts.datasets import FeatureSchema, FieldKind
 from aios_platform.errors import RegistryError
 from aios_platform.registry.origin import library_versions
 
@@ -12,20 +13,32 @@ MODEL_FILE = "model.onnx"
 ALLOWED = frozenset({"MLmodel", MODEL_FILE, "conda.yaml", "python_env.yaml", "requirements.txt"})
 
 
-def signature_of(schema: FeatureSchema) -> Any:
-    """MLflow's signature: every feature optional, one float column `probability`."""
+def signature_of(schema: FeatureSchema, answers: AnswerSchema | None = None) -> Any:
+    """MLflow's signature: every feature optional, a float column per answer column."""
     from mlflow.models import ModelSignature
-    from mlflow.types.schema import ColSpec, Schema
+    from mlflow.types import DataType
+    from mlflow.types.schema import Array, ColSpec, Schema
 
-    kinds = dict.fromkeys(schema.numerical, "float") | dict.fromkeys(schema.categorical, "string")
+    kinds: dict[FieldKind, Any] = {
+        FieldKind.NUMERICAL: "float",
+        FieldKind.CATEGORICAL: "string",
+        FieldKind.TEXT: "string",
+        FieldKind.VECTOR: Array(DataType.float),
+    }
     return ModelSignature(
-        inputs=Schema([ColSpec(kinds[name], name, required=False) for name in schema.names]),
-        outputs=Schema([ColSpec("float", "probability")]),
+        inputs=Schema([ColSpec(kinds[f.kind], f.name, required=False) for f in schema.fields]),
+        outputs=Schema([ColSpec("float", name) for name in (answers or AnswerSchema()).columns]),
     )
 
 
 def write_package(
-    folder: Path, onnx: bytes, schema: FeatureSchema, *, model_id: str, run_id: str, location: str
+    folder: Path,
+    onnx: bytes,
+    schema: FeatureSchema,
+    *,
+    model_id: str,
+    run_id: str,
+    location: str,
 ) -> None:
     """Write the model's folder.
 
@@ -44,13 +57,14 @@ def write_package(
     import onnx as onnx_format
     from mlflow.models import Model
 
+    model = onnx_format.load_from_string(onnx)
     mlflow.onnx.save_model(
-        onnx_format.load_from_string(onnx),
+        model,
         str(folder),
         mlflow_model=Model(
             artifact_path=location, run_id=run_id, model_uuid=model_id, model_id=model_id
         ),
-        signature=signature_of(schema),
+        signature=signature_of(schema, _answers(model)),
         # Given, since inferring them takes a child process and up to a minute.
         pip_requirements=[f"onnxruntime=={library_versions()['onnxruntime']}"],
         onnx_execution_providers=["CPUExecutionProvider"],
@@ -60,6 +74,12 @@ def write_package(
     if hashlib.sha256(stored.read_bytes()).digest() != hashlib.sha256(onnx).digest():
         stored.write_bytes(onnx)
     check_package(folder)
+
+
+def _answers(model: Any) -> AnswerSchema | None:
+    """What an exported model says of its answers; None: a probability."""
+    said = {entry.key: entry.value for entry in model.metadata_props}.get("aios.answers")
+    return None if said is None else AnswerSchema.model_validate_json(said)
 
 
 def check_package(folder: Path) -> None:

@@ -127,6 +127,14 @@ def check_references(names: Names) -> None:
             f"{place}: source.entrypoint names '{function}', which {module} does not define.",
             remedy=nearest(function, functions),
         )
+    if names.declaration.features.service is None:
+        if names.feature_tables:
+            raise DeclarationError(
+                f"{place}: there is feature SQL in {names.sql_folder}, but no features.service "
+                "that takes what it makes.",
+                remedy="Name the feature service, or remove the SQL.",
+            )
+        return
     services = declared_services(settings().feature_repo)
     if names.declaration.features.service not in services:
         raise DeclarationError(

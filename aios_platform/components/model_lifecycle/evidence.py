@@ -72,6 +72,7 @@ def collect(
         ),
         exam_drift=_tried("drift of the exam", lambda: _drift(names, candidate, store, frame)),
         leakage_cells=candidate.training_set.cells_replayed,
+        nothing_joined=candidate.training_set.nothing_joined,
         shared_rows=_tried("shared rows", lambda: _shared(names, candidate, store, exam)),
         sampled=candidate.training_set.sample is not None,
     )
@@ -111,6 +112,7 @@ def _drift(
     names: Names, candidate: Candidate, store: "ArtifactStore", frame: "pa.Table | None"
 ) -> dict[str, float] | None:
     from aios_platform.monitoring.psi import counts_of, psi
+    from aios_platform.monitoring.statistics import measured_column
 
     if frame is None:
         return None
@@ -118,7 +120,9 @@ def _drift(
 
     bins = training_bins(store, names.model, candidate.training_set)
     return {
-        column.name: psi(np.asarray(column.counts), counts_of(column, frame[column.name]))
+        column.name: psi(
+            np.asarray(column.counts), counts_of(column, measured_column(frame, column.name))
+        )
         for column in bins.columns
     }
 

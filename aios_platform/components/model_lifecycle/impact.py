@@ -62,7 +62,7 @@ def readers_of(view: str, models: Mapping[str, Names], stores: "Stores") -> list
                     model=name,
                     owner=names.declaration.owner,
                     version=champion.version,
-                    service=names.declaration.features.service,
+                    service=names.declaration.features.service or "none",
                     features=fields,
                 )
             )

@@ -33,14 +33,13 @@ def observe_drift(
     A page costs seconds, so a run over many windows asks for that of the newest only; a drifted
     window gets one in any case.
     """
-    from aios_platform.monitoring.drift import DriftStatus, detect
+    from aios_platform.monitoring.drift import DriftStatus, detect, prediction_field
 
     declaration = names.declaration
     predictions = store.require(names.predictions, window.key)
     frame = store.read(store.require(names.frames, window.key))
-    result = against_training(
-        names, reference, window, frame, store.read(predictions, list(declaration.answers.columns))
-    )
+    column = prediction_field(declaration.answers).name
+    result = against_training(names, reference, window, frame, store.read(predictions, [column]))
     write_document(names, store, "drift", window.key, result)
     shown: dict[str, Any] = {}
     earlier = earlier_window(names, store, window.key, reference.training_set.features)
@@ -65,7 +64,7 @@ def against_training(
     frame: "pa.Table",
     predictions: "pa.Table",
 ) -> "DriftReport":
-    """Drift of some rows of a window, and of what was predicted of them (the answer columns)."""
+    """Drift of some rows of a window, and of what was predicted of them."""
     from aios_platform.monitoring.drift import detect
 
     return detect(

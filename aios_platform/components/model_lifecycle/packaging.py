@@ -8,16 +8,18 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.contracts.packages import Conformal, ServingPackage, SimpleModel, TierFigures
+from aios_platform.contracts.policy import Task
 from aios_platform.contracts.serving import TierModel
 from aios_platform.errors import AiosError, LifecycleError, PromotionError
 from aios_platform.features.pinned_sets import recall
 from aios_platform.inference.packages import read_package, write_package
+from aios_platform.metrics.truth import judged, truth_of
 from aios_platform.monitoring.sampling import sample
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ logger = logging.getLogger(__name__)
 MOST_ROWS = 10_000
 RANGE_ROWS = 1024
 REQUEST = "request"
+SHOWN = ("roc_auc", "log_loss", "accuracy", "r2", "rmse")
 T = TypeVar("T")
 
 
@@ -44,13 +47,13 @@ class _Rows:
 
     Attributes:
         frame: The rows.
-        labels: Shape (n,), bool.
-        answers: Shape (n,), float32, probabilities.
+        labels: Shape (n,), as metrics take them.
+        answers: Shape (n,) or (n, answer columns), float32.
         windows: Keys of the windows, oldest first.
     """
 
     frame: "pa.Table"
-    labels: "NDArray[np.bool_]"
+    labels: "NDArray[Any]"
     answers: "NDArray[np.float32]"
     windows: tuple[str, ...]
 
@@ -98,21 +101,28 @@ def build_package(
             f"The exam of {names.model}'s version has no labelled row: nothing can be measured.",
             remedy="Train again once the labels of a later window are known.",
         )
-    sets = _tried(names, "prediction sets", lambda: _conformal(names, calibration, exam))
-    tiers = [_figures(TierModel.FULL, full, exam, record, sets)]
+    # A probability has sets and a logistic model; several classes and a number have neither.
+    binary = names.declaration.task == "binary_classification"
+    sets = None
+    if binary:
+        sets = _tried(names, "prediction sets", lambda: _conformal(names, calibration, exam))
+    task = names.declaration.task
+    tiers = [_figures(TierModel.FULL, full, exam, record, sets, task)]
     fast = _tried(
         names, "int8 tier", lambda: quantised(full, sample(calibration.frame, RANGE_ROWS))
     )
     if fast is not None:
         store.put(fast, ".onnx")
-        tiers.append(_figures(TierModel.INT8, fast, exam, record, sets))
+        tiers.append(_figures(TierModel.INT8, fast, exam, record, sets, task))
     package = ServingPackage(
         model=names.model,
         model_digest=model_digest,
         service_digest=record.service_digest,
         features=record.features,
         tiers=tuple(tiers),
-        simple=_tried(names, "simple model", lambda: _simple(names, store, record, exam)),
+        simple=_tried(names, "simple model", lambda: _simple(names, store, record, exam))
+        if binary
+        else None,
         conformal=sets,
         exam_windows=record.exam_windows,
     )
@@ -145,18 +155,20 @@ def version_of(names: Names, version: str | None, stores: "Stores") -> "tuple[st
 
 def tiers_table(package: ServingPackage) -> str:
     """The tiers and the simple model as Markdown."""
+    known = package.tiers[0].metrics
+    shown = [name for name in SHOWN if name in known][:2] or ["roc_auc", "log_loss"]
     lines = [
-        "| | ROC AUC | log loss | largest difference | row, ms | in a batch, us | KiB |",
+        f"| | {' | '.join(shown)} | largest difference | row, ms | in a batch, us | KiB |",
         "|---|---|---|---|---|---|---|",
     ]
     for tier in package.tiers:
-        quality = _quality(tier.metrics)
+        quality = _quality(tier.metrics, shown)
         lines.append(
             f"| {tier.model} | {quality} | {tier.largest_difference:.4f} | {tier.row_ms:.3f} | "
             f"{tier.batch_row_us:.1f} | {tier.bytes / 1024:,.0f} |"
         )
     if package.simple is not None:
-        lines.append(f"| simple | {_quality(package.simple.metrics)} | | | | |")
+        lines.append(f"| simple | {_quality(package.simple.metrics, shown)} | | | | |")
     return "\n".join(lines)
 
 
@@ -171,10 +183,8 @@ def sets_line(sets: Conformal) -> str:
     )
 
 
-def _quality(metrics: dict[str, float]) -> str:
-    return " | ".join(
-        f"{metrics[name]:.4f}" if name in metrics else "" for name in ("roc_auc", "log_loss")
-    )
+def _quality(metrics: dict[str, float], shown: Sequence[str]) -> str:
+    return " | ".join(f"{metrics[name]:.4f}" if name in metrics else "" for name in shown)
 
 
 def _tried(names: Names, what: str, make: Callable[[], T]) -> T | None:
@@ -196,7 +206,7 @@ def _answered(
     frame = _labelled(store, frames, record.features.names, label)
     return _Rows(
         frame=frame,
-        labels=frame[label].to_numpy(zero_copy_only=False).astype(np.bool_),
+        labels=truth_of(frame[label], names.declaration.answers),
         answers=session.predict(frame),
         windows=tuple(version.key for version in frames),
     )
@@ -226,7 +236,12 @@ def _conformal(names: Names, calibration: _Rows, exam: _Rows) -> Conformal:
 
 
 def _figures(
-    model: TierModel, onnx: bytes, exam: _Rows, record: "TrainingSet", sets: Conformal | None
+    model: TierModel,
+    onnx: bytes,
+    exam: _Rows,
+    record: "TrainingSet",
+    sets: Conformal | None,
+    task: Task,
 ) -> TierFigures:
     from aios_platform.inference.latency import scoring_seconds
     from aios_platform.inference.session import Session
@@ -237,7 +252,7 @@ def _figures(
         model=model,
         digest=hashlib.sha256(onnx).hexdigest(),
         bytes=len(onnx),
-        metrics=_metrics(exam, answers, sets),
+        metrics=_metrics(exam, answers, sets, task),
         row_ms=row * 1000,
         batch_row_us=batched * 1_000_000,
         largest_difference=float(np.abs(answers.astype(np.float64) - exam.answers).max()),
@@ -245,15 +260,16 @@ def _figures(
 
 
 def _metrics(
-    exam: _Rows, answers: "NDArray[np.float32]", sets: Conformal | None
+    exam: _Rows, answers: "NDArray[np.float32]", sets: Conformal | None, task: Task
 ) -> dict[str, float]:
     """Metrics of answers to the exam; with sets, the share of rows whose label these hold."""
     from aios_platform.inference.conformal import covered_by, prediction_sets
-    from aios_platform.metrics import evaluate
+    from aios_platform.metrics import computable, evaluate
 
-    if exam.labels.all() or not exam.labels.any():
+    if task == "binary_classification" and (exam.labels.all() or not exam.labels.any()):
         return {}
-    found = evaluate(exam.labels, answers)
+    values = judged(answers, task)
+    found = evaluate(exam.labels, values, computable(exam.labels, values, task=task), task=task)
     if sets is not None:
         found["coverage"] = float(covered_by(prediction_sets(answers, sets), exam.labels).mean())
     return found
@@ -271,4 +287,5 @@ def _simple(
     onnx = fit_simple(_labelled(store, record.frames, inputs, label), fields, label)
     answers = Session(onnx).predict(exam.frame)
     digest, _ = store.put(onnx, ".onnx")
-    return SimpleModel(digest=digest, inputs=inputs, metrics=_metrics(exam, answers, None))
+    metrics = _metrics(exam, answers, None, names.declaration.task)
+    return SimpleModel(digest=digest, inputs=inputs, metrics=metrics)

@@ -78,9 +78,7 @@ class Reference:
 
     @cached_property
     def prediction_bins(self) -> Any:
-        """Bins of the champion's own probabilities on the sample."""
-        import pyarrow as pa
-
+        """Bins of the champion's own answers on the sample."""
         from aios_platform.monitoring.drift import prediction_bins
         from aios_platform.monitoring.psi import ReferenceBins
 
@@ -88,7 +86,7 @@ class Reference:
         content = self._store.read_named(name)
         if content is None:
             scores = self._session.predict(self.sample)
-            bins = prediction_bins(pa.chunked_array([pa.array(scores)]))
+            bins = prediction_bins(scores, self._session.answers)
             self._store.write_named(name, as_json(bins))
             return bins
         return ReferenceBins.model_validate_json(content)
@@ -126,6 +124,7 @@ class Reference:
                 rows,
                 self._names.declaration.label.column,
                 self.training_set.features.names,
+                answers=self._session.answers,
             )
         except MetricError as error:
             logger.warning("Features' importance to %s is unknown: %s", self._names.model, error)
@@ -136,12 +135,15 @@ class Reference:
     def calibration_without(self, key: str) -> "Calibration | None":
         """Outcomes given the champion's scores, from its exam but for one window of it.
 
-        A window is never estimated from its own labels. None where the rest allows no fit.
+        A window is never estimated from its own labels. None where the rest allows no fit, and
+        for other tasks than binary classification, whose outcomes no such curve gives.
         """
         import pyarrow.compute as pc
 
         from aios_platform.monitoring.estimation import calibrate
 
+        if self._names.declaration.task != "binary_classification":
+            return None
         answers = self._answers
         if answers is None:
             return None

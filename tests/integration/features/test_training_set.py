@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from aios_platform.contracts.datasets import FieldKind
+from aios_platform.contracts.datasets import FeatureField, FieldKind
 from aios_platform.errors import ArtifactMissing, FeatureError
 from aios_platform.features.training_set import as_input, assemble, scoring_frame
 
@@ -149,13 +149,23 @@ def test_what_is_missing_is_named(flights: Any) -> None:
         scoring_frame(declaration, flights.windows[0], flights.store, flights.feast)
 
 
+def number(name: str) -> FeatureField:
+    return FeatureField(name=name, kind=FieldKind.NUMERICAL, origin="request")
+
+
+def test_a_vector_of_another_length_is_refused() -> None:
+    field = FeatureField(name="v", kind=FieldKind.VECTOR, origin="request", length=2)
+    lists = pa.chunked_array([pa.array([[1.0, 2.0], None], pa.list_(pa.float32()))])
+    assert as_input(lists, field, "2013-01").to_pylist() == [[1.0, 2.0], None]
+    with pytest.raises(FeatureError, match="another length than 3 in window 2013-01"):
+        as_input(lists, field.model_copy(update={"length": 3}), "2013-01")
+
+
 def test_an_infinite_feature_is_refused() -> None:
     values = pa.chunked_array([[1.0, float("inf"), float("nan"), None]])
     with pytest.raises(FeatureError, match="'ratio' is infinite in 1 rows of window 2013-01"):
-        as_input(values, FieldKind.NUMERICAL, "ratio", "2013-01")
-    fine = as_input(
-        values.filter(pa.array([True, False, True, True])), FieldKind.NUMERICAL, "r", ""
-    )
+        as_input(values, number("ratio"), "2013-01")
+    fine = as_input(values.filter(pa.array([True, False, True, True])), number("r"), "")
     assert fine.to_pylist() == [1.0, None, None]
-    flags = as_input(pa.chunked_array([[True, None]]), FieldKind.NUMERICAL, "f", "")
+    flags = as_input(pa.chunked_array([[True, None]]), number("f"), "")
     assert flags.to_pylist() == [1.0, None]

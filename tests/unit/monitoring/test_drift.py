@@ -132,7 +132,7 @@ def test_missing_column_is_an_error_that_names_it():
 
 def test_predictions_are_compared_beside_the_features():
     generator = np.random.default_rng(0)
-    bins = prediction_bins(pa.chunked_array([generator.beta(2, 6, 20_000)]))
+    bins = prediction_bins(generator.beta(2, 6, 20_000))
     for parameters, status in [((2, 6), DriftStatus.STABLE), ((6, 2), DriftStatus.DRIFTED)]:
         predictions = pa.table({"probability": generator.beta(*parameters, 3000)})
         report = found(frame(3000, 1), predictions=predictions, prediction_reference=bins)

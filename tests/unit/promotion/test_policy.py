@@ -73,6 +73,12 @@ def found(judged, rule):
         ({"exam_drift": {"a": 0.3, "b": 0.21}}, "max_exam_drift", "unknown"),
         ({"exam_drift": {}}, "max_exam_drift", "unknown"),
         ({"leakage_cells": 0}, "leakage", "unknown"),
+        ({"leakage_cells": 0, "nothing_joined": True}, "leakage", "pass"),
+        (
+            {"online_parity": OnlineParity(cells=0, different=0, nothing_online=True)},
+            "online_parity",
+            "pass",
+        ),
         ({"shared_rows": ("row-7",)}, "shared_rows", "fail"),
         ({"sampled": True}, "sampled", "fail"),
     ],

@@ -1,0 +1,1 @@
+"""Which digit is on a handwritten 8 x 8 image?"""
