@@ -5,7 +5,7 @@
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -265,6 +265,11 @@ class ModelDeclaration(Record):
     description: str = Field(default="", description="What the prediction is for.")
     task: Task = Field(
         default="binary_classification", description="What kind of answer the model gives."
+    )
+    automation: Literal["running", "stopped"] = Field(
+        default="running",
+        description="Whether its sensors and its schedule run from the start; stopped ones are "
+        "started by hand in the web UI.",
     )
     windows: WindowSchedule = Field(description="The partitions in which data arrives.")
     source: Source = Field(description="Where windows of data come from.")

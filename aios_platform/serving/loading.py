@@ -61,6 +61,7 @@ class Origins:
             DatabaseUnavailable: The ledger or the feature registry does not answer.
         """
         pinned = self._pinned(declaration.name, champion.training_set_digest)
+        _refuse_what_is_not_served(declaration, pinned)
         table = declaration.source.tables[declaration.source.rows]
         for field in pinned.features.fields:
             if field.origin == "request" and field.name not in table.columns:
@@ -188,6 +189,24 @@ class Origins:
             DatabaseUnavailable: It cannot be read.
         """
         return champion_of(self.database, model)
+
+
+def _refuse_what_is_not_served(declaration: ModelDeclaration, pinned: TrainingSet) -> None:
+    """Better no answer than one that was never thought through.
+
+    Raises:
+        VersionUnusable: The model is not a binary one of numbers and categories.
+    """
+    others = (*pinned.features.vectors, *pinned.features.texts)
+    if declaration.task == "binary_classification" and not others:
+        return
+    what = declaration.task.replace("_", " ")
+    taking = f" that takes {', '.join(others)}" if others else ""
+    raise VersionUnusable(
+        f"{declaration.name} is a model of {what}{taking}; the gateway answers for binary models "
+        "of numbers and categories only.",
+        remedy="Score it in batches: the asset `predictions` has its answers window by window.",
+    )
 
 
 def _takes_the_same(pinned: TrainingSet, live: ServedVersion) -> bool:

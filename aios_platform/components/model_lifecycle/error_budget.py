@@ -77,7 +77,7 @@ def error_budget_sensor(names: Names) -> dg.SensorDefinition:
     @dg.sensor(
         name=names.job("error_budget"),
         minimum_interval_seconds=LOOK_SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus(names.automation),
         description="Holds the gateway's errors and slow answers against serving.slo: an alert "
         "while the error budget is spent too fast.",
     )

@@ -84,7 +84,7 @@ def freshness_sensor(names: Names) -> dg.SensorDefinition:
     @dg.sensor(
         name=names.job("freshness"),
         minimum_interval_seconds=300,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus(names.automation),
         description="Windows that did not come, windows that were not scored, labels that are "
         "missing: alerts, and the checks on_time and labels_complete.",
     )

@@ -39,6 +39,11 @@ class Names:
         return f"{self.model}__{job}"
 
     @property
+    def automation(self) -> str:
+        """What Dagster calls the state in which sensors and the schedule begin."""
+        return self.declaration.automation.upper()
+
+    @property
     def sql_folder(self) -> Path:
         """Folder of the model's feature SQL."""
         return self.folder / "features"

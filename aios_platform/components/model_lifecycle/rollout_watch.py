@@ -33,7 +33,7 @@ def rollout_sensor(names: Names) -> dg.SensorDefinition:
     @dg.sensor(
         name=names.job("rollout"),
         minimum_interval_seconds=LOOK_SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus(names.automation),
         description="Advances, promotes or aborts the model's rollout, and rolls back a version "
         "that went live within the last day and fails too many requests.",
     )

@@ -87,7 +87,7 @@ def plan_sensor(
         name=names.job(name),
         job=job,
         minimum_interval_seconds=LOOK_SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus(names.automation),
         description=description,
     )
     def asks(
@@ -106,7 +106,7 @@ def alias_sensor(names: Names) -> dg.SensorDefinition:
     @dg.sensor(
         name=names.job("reconcile"),
         minimum_interval_seconds=ALIAS_LOOK_SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus(names.automation),
         description="MLflow's alias 'champion' follows the ledger; a hand-made edit is put back, "
         "is written to the ledger, and fails the check alias_in_step.",
     )
@@ -130,7 +130,7 @@ def stuck_runs_sensor(names: Names) -> dg.SensorDefinition:
     @dg.sensor(
         name=names.job("stuck_runs"),
         minimum_interval_seconds=LOOK_SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus(names.automation),
         description="Ends the runs whose process is gone, and those that outlived their limit: "
         "Dagster would believe them to be at work for ever, and the plan would wait.",
     )
@@ -154,7 +154,7 @@ def schedules_of(
         job=score_job,
         cron_schedule=CRON[windows.every].format(weekday=weekday),
         execution_timezone=windows.timezone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
+        default_status=dg.DefaultScheduleStatus(names.automation),
         description="Scores the window that just closed; the same run as its sensor would ask for.",
     )
     def window_closed(

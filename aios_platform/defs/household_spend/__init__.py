@@ -1,0 +1,1 @@
+"""How much will a household spend in the next four weeks?"""
