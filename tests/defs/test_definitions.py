@@ -81,9 +81,11 @@ def test_bad_data_and_leaks_block_and_refusals_and_drift_do_not(loaded):
     assert found == CHECKS
 
 
-def test_every_model_has_its_jobs_sensors_and_schedule_running_by_default(loaded):
+def test_every_model_has_its_jobs_and_begins_with_sensors_and_schedule_as_declared(loaded):
     repository = loaded.get_repository_def()
-    for model in declared_models():
+    running = {n for n, names in declared_models().items() if names.automation == "RUNNING"}
+    assert running == {"flight_delay"}, "examples of the past wait to be started"
+    for model, names in declared_models().items():
         jobs = ("score", "measure", "retrain", "promote", "approval")
         assert {f"{model}__{job}" for job in jobs} <= set(repository.job_names)
         for name in (
@@ -91,9 +93,9 @@ def test_every_model_has_its_jobs_sensors_and_schedule_running_by_default(loaded
             "rollout",
         ):  # fmt: skip
             sensor = repository.get_sensor_def(f"{model}__{name}")
-            assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+            assert sensor.default_status.value == names.automation
         schedule = repository.get_schedule_def(f"{model}__window_closed")
-        assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+        assert schedule.default_status.value == names.automation
 
 
 @pytest.mark.parametrize("every", Every)
