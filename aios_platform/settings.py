@@ -205,6 +205,21 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**ours, **extra}
 
 
+def secret(name: str) -> str:
+    """A variable that a declaration names, e.g. a database's password; it is never shown.
+
+    Raises:
+        SettingsError: It is not set.
+    """
+    value = os.environ.get(name)
+    if value is None:
+        raise SettingsError(
+            f"The environment variable {name}, which a declaration names, is not set.",
+            remedy=f"Set {name} where the platform runs.",
+        )
+    return value
+
+
 def export(variables: Mapping[str, str]) -> None:
     """Set variables that libraries read from the environment of this process."""
     os.environ.update(variables)

@@ -13,6 +13,7 @@ from aios_platform.cli import (
     daemon,
     decisions,
     deployment,
+    initialise,
     ledger,
     lifecycle,
     package,
@@ -50,6 +51,7 @@ def _configure() -> None:
     require_filesystem(settings())
 
 
+app.command()(initialise.init)
 app.command()(lifecycle.run)
 app.command()(replay.replay)
 app.command()(lifecycle.backfill)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from aios_platform.contracts.answers import AnswerSchema
+from aios_platform.contracts.files import Stored
 from aios_platform.contracts.policy import Gate, Share, Task
 from aios_platform.contracts.record import Record, nearest
 from aios_platform.contracts.serving import Serving
@@ -133,9 +134,14 @@ class Table(Record):
 class Source(Record):
     """Where windows of data come from."""
 
-    entrypoint: str = Field(
+    entrypoint: str | None = Field(
+        default=None,
         description="`package.module:function`, called with a Window, "
-        "returns a mapping of table name to pyarrow.Table."
+        "returns a mapping of table name to pyarrow.Table.",
+    )
+    stored: dict[Identifier, Stored] = Field(
+        default_factory=dict,
+        description="In place of a function: where each table lies as files or in a database.",
     )
     tables: dict[Identifier, Table] = Field(min_length=1, description="The delivered tables.")
     rows: str = Field(description="The table whose rows are predicted.")
@@ -159,10 +165,31 @@ class Source(Record):
 
     @field_validator("entrypoint")
     @classmethod
-    def _entrypoint(cls, value: str) -> str:
-        if not ENTRYPOINT.match(value):
+    def _entrypoint(cls, value: str | None) -> str | None:
+        if value is not None and not ENTRYPOINT.match(value):
             raise ValueError(f"'{value}' does not have the form package.module:function")
         return value
+
+    @model_validator(mode="after")
+    def _places(self) -> "Source":
+        if (self.entrypoint is None) != bool(self.stored):
+            raise ValueError("give either entrypoint or stored")
+        if self.stored and set(self.stored) != set(self.tables):
+            raise ValueError(
+                f"stored names {sorted(self.stored)}; the declared tables are {sorted(self.tables)}"
+            )
+        for name, stored in self.stored.items():
+            table = self.tables[name]
+            added = [*([stored.row_number] if stored.row_number else []), *stored.known_after_days]
+            for column in added:
+                if column not in table.columns:
+                    raise ValueError(
+                        f"stored.{name} adds the column '{column}', which is not declared. "
+                        f"{nearest(column, table.columns)}"
+                    )
+            if stored.known_after_days and table.timestamp is None:
+                raise ValueError(f"stored.{name}.known_after_days needs the table's timestamp")
+        return self
 
     @model_validator(mode="after")
     def _references(self) -> "Source":

@@ -62,6 +62,10 @@ def read_source(source: Source, window: Window) -> dict[str, pa.Table]:
         DeclarationError: The entrypoint does not exist.
         SourceError: The source failed, or did not deliver tables.
     """
+    if source.entrypoint is None:
+        from aios_platform.data.stored import read_stored
+
+        return read_stored(source, window)
     read = load_source(source.entrypoint)
     try:
         delivered = read(window)

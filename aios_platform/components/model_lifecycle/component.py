@@ -107,26 +107,9 @@ def check_references(names: Names) -> None:
         DeclarationError: The source function, the feature service or the feature SQL is not there.
     """
     place = f"{names.folder / 'defs.yaml'} ({names.model})"
-    module, function = names.declaration.source.entrypoint.split(":")
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        spec = None
-    if spec is None or spec.origin is None:
-        raise DeclarationError(
-            f"{place}: source.entrypoint names the module '{module}', which is not there.",
-            remedy="Correct the name, or install the package it belongs to.",
-        )
-    functions = {
-        node.name
-        for node in ast.parse(Path(spec.origin).read_text()).body
-        if isinstance(node, ast.FunctionDef)
-    }
-    if function not in functions:
-        raise DeclarationError(
-            f"{place}: source.entrypoint names '{function}', which {module} does not define.",
-            remedy=nearest(function, functions),
-        )
+    entrypoint = names.declaration.source.entrypoint
+    if entrypoint is not None:
+        _check_entrypoint(place, entrypoint)
     if names.declaration.features.service is None:
         if names.feature_tables:
             raise DeclarationError(
@@ -146,6 +129,29 @@ def check_references(names: Names) -> None:
         raise DeclarationError(
             f"{place}: there is no feature SQL in {names.sql_folder}.",
             remedy="Write at least one query, features/<table>.sql.",
+        )
+
+
+def _check_entrypoint(place: str, entrypoint: str) -> None:
+    module, function = entrypoint.split(":")
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or spec.origin is None:
+        raise DeclarationError(
+            f"{place}: source.entrypoint names the module '{module}', which is not there.",
+            remedy="Correct the name, or install the package it belongs to.",
+        )
+    functions = {
+        node.name
+        for node in ast.parse(Path(spec.origin).read_text()).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    if function not in functions:
+        raise DeclarationError(
+            f"{place}: source.entrypoint names '{function}', which {module} does not define.",
+            remedy=nearest(function, functions),
         )
 
 

@@ -1,0 +1,1 @@
+"""A declaration proposed from data: what `aios init` writes."""
