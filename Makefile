@@ -9,7 +9,7 @@ UV = $(BIN)/uv
 UV_LINKS = $(foreach link,$(sort $(FIND_LINKS)),--find-links $(link))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui stack secrets images test lint format lock bench clean
+.PHONY: help setup demo ui stack secrets images test lint docs format lock bench clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ lint: $(STAMP) ## ruff, mypy and import-linter.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+docs: $(STAMP) ## The handbook as pages, in build/handbook; a link that leads nowhere is an error.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(STAMP) ## Format the code.
 	@$(BIN)/ruff check --fix .
