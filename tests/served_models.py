@@ -12,6 +12,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from aios_platform.artifacts import ArtifactStore
+from aios_platform.contracts.answers import AnswerSchema
 from aios_platform.contracts.datasets import (
     DatasetVersion,
     FeatureField,
@@ -257,3 +258,62 @@ def make_champion(
         training_set_digest=pinned.digest,
         trained_through="2013-01",
     )  # fmt: skip
+
+
+def network_of(features: FeatureSchema, answers: AnswerSchema, *, seed: int = 0) -> bytes:
+    """An ONNX model of several classes or a number, of any inputs; missing values are zero."""
+    random = np.random.default_rng(seed)
+    constants = [
+        numpy_helper.from_array(np.array(0, np.float32), "zero"),
+        numpy_helper.from_array(np.array([1], np.int64), "axis"),
+    ]
+    nodes, columns, inputs, width = [], [], [], 0
+    if features.numerical:
+        nodes.append(helper.make_node("Concat", list(features.numerical), ["numerical"], axis=1))
+    for name in (*(["numerical"] if features.numerical else []), *features.vectors):
+        nodes += [
+            helper.make_node("IsNaN", [name], [f"{name}.absent"]),
+            helper.make_node("Where", [f"{name}.absent", "zero", name], [f"{name}.present"]),
+        ]
+        columns.append(f"{name}.present")
+    for name in (*features.categorical, *features.texts):
+        nodes.append(
+            helper.make_node(
+                "LabelEncoder", [name], [f"{name}.code"], domain="ai.onnx.ml",
+                keys_strings=["blue", "red"], values_floats=[1.0, 2.0], default_float=0.0,
+            )
+        )  # fmt: skip
+        columns.append(f"{name}.code")
+        if name in features.texts:
+            nodes.append(helper.make_node("Unsqueeze", [f"{name}.code", "axis"], [f"{name}.wide"]))
+            columns[-1] = f"{name}.wide"
+    for field in features.fields:
+        text = field.kind in (FieldKind.CATEGORICAL, FieldKind.TEXT)
+        shape = ["rows"] if field.kind is FieldKind.TEXT else ["rows", field.length or 1]
+        kind = TensorProto.STRING if text else TensorProto.FLOAT
+        inputs.append(helper.make_tensor_value_info(field.name, kind, shape))
+        width += field.length or 1
+    count = len(answers.columns)
+    weights = random.normal(0, 1, (width, 1 if answers.quantiles else count))
+    # The same weights and rising offsets give rising quantiles.
+    weights = np.broadcast_to(weights, (width, count)).astype(np.float32)
+    constants += [
+        numpy_helper.from_array(weights, "w"),
+        numpy_helper.from_array(np.arange(count, dtype=np.float32), "b"),
+    ]
+    nodes += [
+        helper.make_node("Concat", columns, ["all"], axis=1),
+        helper.make_node("Gemm", ["all", "w", "b"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["answers"], axis=1)
+        if answers.classes
+        else helper.make_node("Identity", ["logits"], ["answers"]),
+    ]
+    output = helper.make_tensor_value_info("answers", TensorProto.FLOAT, ["rows", count])
+    model = helper.make_model(
+        helper.make_graph(nodes, "toy", inputs, [output], initializer=constants),
+        opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 3)],
+        ir_version=10,
+    )
+    helper.set_model_props(model, {"aios.answers": answers.model_dump_json()})
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString(deterministic=True))

@@ -360,6 +360,7 @@ class ModelDeclaration(Record):
                 f"{columns[self.label.known_at].type}; expected timestamp"
             )
         self.gate.check_task(self.task)
+        self.serving.check_task(self.task)
         self.serving.check_inputs(frozenset(columns))
         if self.features.service is None and not self.features.request:
             raise ValueError("features needs a service, or request columns")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from aios_platform.contracts.policy import Share
+from aios_platform.contracts.policy import Share, Task
 from aios_platform.contracts.record import Record, nearest
 
 Milliseconds = Annotated[float, Field(gt=0)]
@@ -251,7 +251,10 @@ class RolloutPolicy(Record):
         description="Candidate's mean latency, in multiples of the live one's.",
     )
     max_difference: float = Field(
-        default=0.05, gt=0, description="Difference of the mean prediction between the two."
+        default=0.05,
+        gt=0,
+        description="Difference of the mean prediction between the two: of the probability, of "
+        "the likeliest class's, or of a regression's value, in the label's unit.",
     )
     alpha: float = Field(
         default=0.01, gt=0, lt=0.5, description="Chance that a guard stops a harmless candidate."
@@ -314,6 +317,34 @@ class Serving(Record):
         if abstains and self.safe_default is None:
             raise ValueError("a model that may abstain needs a safe_default to answer")
         return self
+
+    def check_task(self, task: Task) -> None:
+        """Check that nothing is declared that only a probability can have.
+
+        Raises:
+            ValueError: Something is.
+        """
+        if task == "binary_classification":
+            return
+        kind = task.replace("_", " ")
+        for name, declared, why in (
+            ("safe_default", self.safe_default is not None, "is one probability"),
+            ("uncertainty.abstain", self.uncertainty.abstain, "needs sets of two labels"),
+            (
+                "uncertainty.abstain_band",
+                self.uncertainty.abstain_band is not None,
+                "is a band of one probability",
+            ),
+            (
+                "tiers.escalate",
+                any(tier.escalate is not None for tier in self.tiers),
+                "is a band of one probability",
+            ),
+        ):
+            if declared:
+                raise ValueError(
+                    f"serving.{name} {why}, which a model of {kind} does not answer: leave it out"
+                )
 
     def check_inputs(self, names: frozenset[str]) -> None:
         """Check that contracts name inputs that there are.

@@ -53,7 +53,7 @@ class Session:
         inputs = self._session.get_inputs()
         self.inputs: Mapping[str, str] = {entry.name: entry.type for entry in inputs}
         self._lengths = {e.name: e.shape[1] for e in inputs if len(e.shape) == 2}
-        self.answers = _answers(self._session)
+        self.answers = answers_of(self._session)
         strange = {name: kind for name, kind in self.inputs.items() if kind not in (FLOAT, STRING)}
         outputs = [entry.name for entry in self._session.get_outputs()]
         if strange or outputs != [self.answers.output]:
@@ -136,7 +136,7 @@ class Session:
         flat, width = self.answers.flat, len(self.answers.columns)
         none: NDArray[np.float32] = np.empty((0,) if flat else (0, width), dtype=np.float32)
         found = np.concatenate(scores) if scores else none
-        good = _possible(found, self.answers)
+        good = possible(found, self.answers)
         if not good.all():
             kind = "answers" if self.answers.task == "regression" else "probabilities"
             raise ScoringError(
@@ -173,7 +173,7 @@ EXPECTED = {
 }
 
 
-def _answers(session: Any) -> AnswerSchema:
+def answers_of(session: Any) -> AnswerSchema:
     """What a model says of its answers; one that says nothing answers a probability."""
     said = session.get_modelmeta().custom_metadata_map.get(METADATA)
     if said is None:
@@ -187,7 +187,7 @@ def _answers(session: Any) -> AnswerSchema:
         ) from error
 
 
-def _possible(found: NDArray[np.float32], answers: AnswerSchema) -> NDArray[np.bool_]:
+def possible(found: NDArray[np.float32], answers: AnswerSchema) -> NDArray[np.bool_]:
     """Which rows have an answer that the task allows, shape (rows,)."""
     if answers.task == "binary_classification":
         return np.asarray((found >= 0) & (found <= 1))

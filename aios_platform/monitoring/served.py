@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import text
 
+from aios_platform.contracts.answers import PREDICTED
 from aios_platform.contracts.datasets import FeatureSchema
 from aios_platform.contracts.declaration import Label
 from aios_platform.contracts.serving import Hop
 from aios_platform.contracts.windows import Window
-from aios_platform.monitoring.labels import KNOWN_AT, PREDICTED_AT, SCORE
-from aios_platform.monitoring.served_content import Served, decode
+from aios_platform.monitoring.labels import KNOWN_AT, PREDICTED_AT
+from aios_platform.monitoring.served_content import ANSWER, Served, decode
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,6 +32,8 @@ ROW = "row_id"
 MICROSECOND = timedelta(microseconds=1)
 MOST_ROWS = 500_000
 """Of a version and window; of more, every n-th stream is read."""
+OF_CLASS = "probability_"
+KEPT = (ROW, PREDICTED_AT, "model_version")
 NOT_ITS_OWN = (Hop.SIMPLE, Hop.DEFAULT, "")
 
 
@@ -40,7 +44,7 @@ class ServedWindow:
     Attributes:
         version: The version.
         features: Its inputs.
-        answers: Row id (string), `prediction_time`, `probability`, `model_version`, `served_at` of
+        answers: Row id (string), `prediction_time`, answer columns, `model_version`, `served_at` of
             every answer of its own.
         inputs: The inputs of each, missing values null, in the same order.
         by_source: Answers by who gave them, those left out included.
@@ -104,7 +108,7 @@ def predictions_of(
         label: The declared label.
 
     Returns:
-        Row id, `probability`, `model_version` and `prediction_time` of each prediction, by row id;
+        Row id, answer columns, `model_version` and `prediction_time` of each prediction, by row id;
         and its inputs, in the same order.
     """
     import polars as pl
@@ -118,7 +122,8 @@ def predictions_of(
         .agg(pl.col("known").min())
     )
     answers, inputs = last_answers(served, told)
-    chosen = answers.select([ROW, SCORE, "model_version", PREDICTED_AT])
+    columns = [name for name in answers.column_names if name not in (*KEPT, "served_at")]
+    chosen = answers.select([ROW, *columns, "model_version", PREDICTED_AT])
     return chosen.rename_columns([row_id, *chosen.column_names[1:]]), inputs
 
 
@@ -203,6 +208,17 @@ def _between(moments: pa.ChunkedArray, start: datetime, end: datetime) -> pa.Chu
     )
 
 
+def _answered(answers: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """The answer columns of a record and, of several classes, the likeliest one's name."""
+    told = {field.name for field in ANSWER}
+    found = {name: answers[name] for name in answers.column_names if name not in told}
+    classes = [name.removeprefix(OF_CLASS) for name in found if name.startswith(OF_CLASS)]
+    if classes and answers.num_rows:
+        scores = np.column_stack([column.to_numpy() for column in found.values()])
+        found[PREDICTED] = pa.array(classes, pa.string()).take(pa.array(scores.argmax(axis=1)))
+    return found
+
+
 def _own(version: str, part: Served, read: float) -> ServedWindow:
     sources = part.answers["source"]
     own = pc.invert(pc.is_in(sources, value_set=pa.array(NOT_ITS_OWN, pa.string())))
@@ -214,7 +230,7 @@ def _own(version: str, part: Served, read: float) -> ServedWindow:
             {
                 ROW: answers[ROW],
                 PREDICTED_AT: answers["moment"],
-                SCORE: answers["probability"],
+                **_answered(answers),
                 "model_version": pa.repeat(version, answers.num_rows),
                 "served_at": answers["served_at"],
             }

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from aios_platform.contracts.answers import AnswerSchema
 from aios_platform.contracts.datasets import FeatureField, FeatureSchema, FieldKind
 from aios_platform.errors import ArtifactCorrupt
 
@@ -23,9 +24,9 @@ ANSWER = (
     pa.field("row_id", pa.string()),
     pa.field("served_at", INSTANT),
     pa.field("moment", INSTANT),
-    pa.field("probability", pa.float32()),
     pa.field("source", pa.string()),
 )
+"""Beside them, the answer columns (float32)."""
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
@@ -43,10 +44,11 @@ class ServedRows(NamedTuple):
         served_at: When it was answered, Unix seconds.
         moments: Prediction time of each row, Unix seconds, shape (rows,).
         matrix: Numerical inputs in the order of the schema, NaN where missing, shape
-            (rows, numericals).
-        texts: Per categorical input the value of each row, '' where missing.
-        probabilities: Shape (rows,).
+            (rows, numericals); then the elements of each vector.
+        texts: Per categorical input, then per text, the value of each row, '' where missing.
+        probabilities: Shape (rows,), or (rows, answer columns) where there are several.
         sources: Who answered each row: a tier, 'cache' or a hop of the chain.
+        schema: What the version answers.
     """
 
     model: str
@@ -62,6 +64,7 @@ class ServedRows(NamedTuple):
     texts: tuple[list[str], ...]
     probabilities: NDArray[np.float32]
     sources: list[str]
+    schema: AnswerSchema = AnswerSchema()
 
     @property
     def rows(self) -> int:
@@ -76,6 +79,8 @@ def encode(batches: Sequence[ServedRows]) -> bytes:
         ValueError: A column is not as long as the others, or a text is not Unicode.
     """
     features = batches[0].features
+    schema = batches[0].schema
+    scores = np.concatenate([batch.probabilities for batch in batches])
     numbers = np.ascontiguousarray(np.concatenate([batch.matrix for batch in batches]).T)
     columns = [
         pa.array(_chained(batch.request_ids for batch in batches), pa.string()),
@@ -83,26 +88,53 @@ def encode(batches: Sequence[ServedRows]) -> bytes:
         pa.array(_chained(batch.row_ids for batch in batches), pa.string()),
         _instants(_served_at(batches)),
         _instants(predicted_at(batches)),
-        pa.array(np.concatenate([batch.probabilities for batch in batches])),
         pa.array(_chained(batch.sources for batch in batches), pa.string()),
     ]
-    texts = zip(*(batch.texts for batch in batches), strict=True)
-    floats = iter(numbers)
     fields = list(ANSWER)
+    for name, values in zip(
+        schema.columns, [scores] if schema.flat else np.ascontiguousarray(scores.T), strict=True
+    ):
+        columns.append(pa.array(values, pa.float32()))
+        fields.append(pa.field(name, pa.float32()))
+    texts = dict(
+        zip(
+            (*features.categorical, *features.texts),
+            zip(*(batch.texts for batch in batches), strict=True),
+            strict=True,
+        )
+    )
+    floats = iter(numbers[: len(features.numerical)])
+    start = len(features.numerical)
     for feature in features.fields:
         metadata = {KIND: feature.kind.encode(), ORIGIN: feature.origin.encode()}
         if feature.kind is FieldKind.NUMERICAL:
             columns.append(pa.array(next(floats), from_pandas=True))
             fields.append(pa.field(feature.name, pa.float32(), metadata=metadata))
+        elif feature.kind is FieldKind.VECTOR:
+            end = start + (feature.length or 0)
+            columns.append(_lists(numbers[start:end]))
+            fields.append(pa.field(feature.name, columns[-1].type, metadata=metadata))
+            start = end
         else:
-            columns.append(pa.array(_chained(next(texts)), pa.string()))
+            columns.append(pa.array(_chained(texts[feature.name]), pa.string()))
             fields.append(pa.field(feature.name, pa.string(), metadata=metadata))
-    schema = pa.schema(fields)
+    arrow = pa.schema(fields)
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema, options=_OPTIONS) as writer:
-        writer.write_batch(pa.record_batch(columns, schema=schema))
+    with pa.ipc.new_stream(sink, arrow, options=_OPTIONS) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=arrow))
     content: bytes = sink.getvalue().to_pybytes()
     return content
+
+
+def _lists(elements: NDArray[np.float32]) -> pa.Array:
+    """Vectors of float32, null where there is none.
+
+    Args:
+        elements: Shape (length, rows).
+    """
+    flat = pa.array(np.ascontiguousarray(elements.T).reshape(-1))
+    absent = pa.array(np.isnan(elements).all(axis=0))
+    return pa.FixedSizeListArray.from_arrays(flat, len(elements), mask=absent)
 
 
 def predicted_at(batches: Sequence[ServedRows]) -> NDArray[np.float64]:
@@ -115,8 +147,9 @@ class Served(NamedTuple):
     """Recorded answers of one version.
 
     Attributes:
-        answers: The columns of `ANSWER`.
-        inputs: The inputs, missing values null: numericals float32, categoricals string.
+        answers: The columns of `ANSWER`, and the answer columns.
+        inputs: The inputs, missing values null: numericals float32, categoricals and texts
+            string, vectors lists of float32.
         features: The inputs' schema.
     """
 
@@ -133,16 +166,27 @@ def decode(content: bytes) -> Served:
     """
     try:
         table = pa.ipc.open_stream(content).read_all()
-        answers = table.select(range(len(ANSWER))).cast(pa.schema(ANSWER))
-        features = tuple(_feature(field) for field in list(table.schema)[len(ANSWER) :])
+        fields = list(table.schema)
+        # Only inputs say of which kind they are.
+        own = [place for place, field in enumerate(fields) if not field.metadata]
+        told = pa.schema(ANSWER)
+        answers = table.select(own)
+        types = [
+            told.field(name) if name in told.names else pa.field(name, pa.float32())
+            for name in answers.column_names
+        ]
+        if missing := set(told.names) - set(answers.column_names):
+            raise ValueError(f"it has no column {sorted(missing)[0]}")
+        answers = answers.cast(pa.schema(types))
+        features = tuple(_feature(field) for field in fields[len(own) :])
     except (pa.ArrowInvalid, OSError, KeyError, ValueError, TypeError) as error:
         raise ArtifactCorrupt(
             f"Recorded traffic of {len(content):,} bytes cannot be read: {error}.",
             remedy="Restore the table served_batch from a backup, or delete the row.",
         ) from error
     inputs = [
-        column if pa.types.is_floating(column.type) else _present(column)
-        for column in table.columns[len(ANSWER) :]
+        _present(column) if pa.types.is_string(column.type) else column
+        for column in table.columns[len(own) :]
     ]
     names = [feature.name for feature in features]
     return Served(answers, pa.table(inputs, names=names), FeatureSchema(fields=features))
@@ -154,6 +198,7 @@ def _feature(field: pa.Field) -> FeatureField:
         name=field.name,
         kind=FieldKind(metadata[KIND].decode()),
         origin=metadata[ORIGIN].decode(),
+        length=field.type.list_size if pa.types.is_fixed_size_list(field.type) else None,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+Kept = float | NDArray[np.float32]
 Key = tuple[bytes, tuple[str, ...], tuple[int, ...]]
 
 
@@ -25,7 +26,7 @@ class AnswerCache:
     def __init__(self, entries: int, ttl_seconds: float) -> None:
         self._entries = entries
         self._ttl = ttl_seconds
-        self._kept: OrderedDict[Key, tuple[float, float, int]] = OrderedDict()
+        self._kept: OrderedDict[Key, tuple[Kept, float, int]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -43,8 +44,8 @@ class AnswerCache:
         named = list(zip(*texts, strict=True)) if texts else [()] * len(rows)
         return [(row.tobytes(), words, tiers) for row, words in zip(rows, named, strict=True)]
 
-    def get(self, key: Key, now: float) -> tuple[float, int] | None:
-        """The probability kept for these values and the tier that gave it; None: there is none."""
+    def get(self, key: Key, now: float) -> tuple[Kept, int] | None:
+        """The answer kept for these values and the tier that gave it; None: there is none."""
         with self._lock:
             found = self._kept.get(key)
             if found is None:
@@ -56,7 +57,7 @@ class AnswerCache:
             self._kept.move_to_end(key)
             return probability, tier
 
-    def put(self, key: Key, probability: float, tier: int, now: float) -> None:
+    def put(self, key: Key, probability: Kept, tier: int, now: float) -> None:
         """Keep an answer."""
         with self._lock:
             self._kept[key] = (probability, now + self._ttl, tier)

@@ -1,7 +1,8 @@
 """Arrow IPC streams from outside as columns: checked before anything of them is used."""
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +10,37 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from aios_platform.errors import RequestRefused
-from aios_platform.serving.inputs import TEXT_MAX
+from aios_platform.serving.contract import InputContract
+from aios_platform.serving.inputs import LONG_TEXT_MAX, TEXT_MAX
 
 BATCH, DICTIONARY = "record batch", "dictionary"
 # Threads cost more than they save on what a request holds.
 ALONE = pa.ipc.IpcReadOptions(use_threads=False)
 FLOATS = frozenset({pa.float32().id, pa.float64().id})
+
+
+class Shapes(NamedTuple):
+    """Columns that may hold more than one short value per row.
+
+    Attributes:
+        vectors: Length of each vector by name.
+        texts: Names of long texts.
+    """
+
+    vectors: Mapping[str, int]
+    texts: frozenset[str]
+
+    @classmethod
+    def of(cls, contracts: Iterable[InputContract]) -> "Shapes":
+        """What callers call them, in any of a model's contracts."""
+        inputs = [entry for contract in contracts for entry in (*contract.inputs, *contract.sent)]
+        return cls(
+            {entry.name: entry.length for entry in inputs if entry.length is not None},
+            frozenset(entry.name for entry in inputs if entry.kind == "text"),
+        )
+
+
+NARROW = Shapes({}, frozenset())
 
 
 class ArrowColumns(Mapping[str, pa.Array]):
@@ -55,7 +81,7 @@ class ArrowColumns(Mapping[str, pa.Array]):
         return found
 
 
-def arrow_columns(body: bytes, most_rows: int) -> ArrowColumns:
+def arrow_columns(body: bytes, most_rows: int, shapes: Shapes = NARROW) -> ArrowColumns:
     """Columns of an Arrow IPC stream.
 
     Compressed bodies are refused: a few kilobytes could become gigabytes.
@@ -77,14 +103,14 @@ def arrow_columns(body: bytes, most_rows: int) -> ArrowColumns:
             for batch in batches:
                 batch.validate(full=True)
             whole = batches[0] if len(batches) == 1 else _together(batches, reader.schema)
-            return _checked(whole)
+            return _checked(whole, shapes)
     except (pa.ArrowException, OSError, struct.error, LookupError, ValueError) as error:
         raise RequestRefused(
             f"The body is not an Arrow IPC stream: {str(error)[:200]}", code="malformed_body"
         ) from None
 
 
-def _checked(whole: pa.RecordBatch) -> ArrowColumns:
+def _checked(whole: pa.RecordBatch, shapes: Shapes) -> ArrowColumns:
     """The columns by name; what they are called may be no UTF-8, which is a `ValueError`."""
     names = whole.schema.names
     if len(set(names)) != len(names):
@@ -92,12 +118,12 @@ def _checked(whole: pa.RecordBatch) -> ArrowColumns:
     if not whole.num_rows or not names:
         raise RequestRefused("The request holds no rows.", code="invalid_input")
     for place, kind in enumerate(whole.schema.types):
-        if kind.id in FLOATS:
+        if kind.id in FLOATS and names[place] not in shapes.vectors:
             continue
         # So may the name of an offset be, which is read here for the first time.
         if pa.types.is_timestamp(kind) and kind.tz == "":
             raise wrong_type(names[place], kind, "a timestamp with an offset")
-        refuse_growth(names[place], whole.column(place))
+        refuse_growth(names[place], whole.column(place), shapes)
     return ArrowColumns(whole, names)
 
 
@@ -108,12 +134,16 @@ def _together(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatc
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def refuse_growth(name: str, column: pa.Array) -> None:
+def refuse_growth(name: str, column: pa.Array, shapes: Shapes = NARROW) -> None:
     """Refuse what could become far more than the body: nested and shared values, long texts.
 
     Raises:
         RequestRefused: It could.
     """
+    length = shapes.vectors.get(name)
+    if length is not None:
+        _refuse_other_vectors(name, column, length)
+        return
     plain = plain_type(column.type)
     if not (
         plain in (pa.string(), pa.null())
@@ -125,10 +155,40 @@ def refuse_growth(name: str, column: pa.Array) -> None:
         raise wrong_type(name, column.type, "a number, text, truth value or timestamp")
     if plain != pa.string():
         return
+    most = TEXT_MAX
+    if name in shapes.texts:
+        if pa.types.is_dictionary(column.type):
+            raise wrong_type(name, column.type, "texts one by one, without a dictionary")
+        most = LONG_TEXT_MAX
     texts = column.dictionary if pa.types.is_dictionary(column.type) else column
-    if (pc.max(pc.utf8_length(texts)).as_py() or 0) > TEXT_MAX:
+    if (pc.max(pc.utf8_length(texts)).as_py() or 0) > most:
         raise RequestRefused(
-            f"A value of '{name[:100]}' has more than {TEXT_MAX:,} characters.",
+            f"A value of '{name[:100]}' has more than {most:,} characters.",
+            code="invalid_input",
+        )
+
+
+def _refuse_other_vectors(name: str, column: pa.Array, length: int) -> None:
+    kind = column.type
+    if pa.types.is_null(kind):
+        return
+    lists = (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+    if not lists or not (
+        pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
+    ):
+        raise wrong_type(name, kind, f"lists of {length:,} numbers")
+    present = column.drop_null()
+    lengths = pc.min_max(pc.list_value_length(present)).as_py() if len(present) else {}
+    if any(found != length for found in lengths.values()):
+        raise RequestRefused(
+            f"A value of '{name[:100]}' has not {length:,} numbers.", code="invalid_input"
+        )
+    values = present.flatten()
+    if values.null_count or not pc.all(pc.is_finite(values), min_count=0).as_py():
+        raise RequestRefused(
+            f"A value of '{name[:100]}' holds a number that is missing or not finite.",
             code="invalid_input",
         )
 

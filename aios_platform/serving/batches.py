@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from aios_platform.contracts.datasets import FeatureSchema, FieldKind
 from aios_platform.contracts.serving import OnlinePolicy, Unavailable
 from aios_platform.serving import metrics
-from aios_platform.serving.contract import InputContract
+from aios_platform.serving.contract import InputContract, Row
+from aios_platform.serving.engine import vector_places
 from aios_platform.serving.features import FeatureBlock
 from aios_platform.serving.version import ServedVersion
 from aios_platform.serving.work import Work
@@ -22,13 +23,14 @@ class Batch:
     Attributes:
         works: The requests, in the order of their rows.
         version: The version that is asked.
-        matrix: Shape (rows, numericals), float32, in the schema's order; NaN is missing.
-        texts: A list of `rows` strings per categorical, in order; "" is missing.
+        matrix: Shape (rows, numericals + elements of vectors), float32, in the schema's order; NaN
+            is missing.
+        texts: A list of `rows` strings per categorical, then per text, in order; "" is missing.
         deadline: When the last of the requests gives up, monotonic seconds.
         block: What was read for its first rows; None: nothing was.
         refused: Rows that are not to be answered, by the declaration's policy for their features.
         diverted: Rows that a fallback is to answer, by the same.
-        probabilities: Shape (rows,), float32.
+        probabilities: Shape (rows,), or (rows, answer columns), float32.
         sources: What answered each row; empty: no version has; "": nothing could.
         by: The version that answered; None: none did.
         seconds: Time that scoring took.
@@ -71,7 +73,14 @@ class BatchBuilder:
     ) -> None:
         self._numerical = contract.numerical
         self._categorical = range(contract.numerical, contract.numerical + contract.categorical)
-        self._words = len(features.categorical)
+        first = contract.numerical + contract.categorical
+        self._texts = range(first, first + contract.texts)
+        first += contract.texts
+        self._vectors = [
+            (first + place, end - start)
+            for place, (_, start, end) in enumerate(vector_places(features))
+        ]
+        self._words = len(features.categorical) + len(features.texts)
         self._policy = policy
 
     def build(
@@ -117,7 +126,21 @@ class BatchBuilder:
         if block is not None:
             matrix = np.concatenate([matrix, block.matrix], axis=1)
             texts += block.texts
+        if self._texts:
+            texts += [[row[place] or "" for row in rows] for place in self._texts]
+        if self._vectors:
+            matrix = np.concatenate([matrix, *self._wide(rows)], axis=1)
         return matrix, texts
+
+    def _wide(self, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
+        """Vectors of rows, shape (rows, length) each, NaN where there is none."""
+        return [
+            np.array(
+                [[np.nan] * length if row[place] is None else row[place] for row in rows],
+                dtype=np.float32,
+            )
+            for place, length in self._vectors
+        ]
 
     def _sort_out(self, batch: Batch, block: FeatureBlock) -> None:
         """Which rows are refused or diverted, as the declaration says of their features."""

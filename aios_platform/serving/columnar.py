@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from aios_platform.contracts.datasets import FeatureField, FeatureSchema, FieldKind
+from aios_platform.contracts.datasets import FeatureSchema
 from aios_platform.contracts.declaration import Column
 from aios_platform.contracts.record import nearest
 from aios_platform.errors import RequestRefused
 from aios_platform.serving.arrow_streams import ArrowColumns, plain_type, wrong_type
 from aios_platform.serving.contract import InputContract, Row
+from aios_platform.serving.engine import vector_places
+from aios_platform.serving.inputs import FLOAT32_MAX
 from aios_platform.serving.work import check_moments, moments_of
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -38,6 +40,7 @@ class Columnar:
         self.contract = contract
         self.features = features
         self._numerical = features.numerical
+        self._vectors = vector_places(features)
         self._taken = frozenset(features.names)
         columns = {entry.name: entry.column for entry in contract.inputs}
         self._columns: Mapping[str, Column | None] = columns
@@ -66,7 +69,8 @@ class Columnar:
             columns: Every feature by its name; null and NaN are missing values.
 
         Returns:
-            Matrix of numericals, shape (rows, numericals), float32; texts per categorical.
+            Matrix of numericals and vectors, shape (rows, columns), float32; texts per
+            categorical, then per text.
 
         Raises:
             RequestRefused: A value is not what the declaration allows, or a column not of its
@@ -74,11 +78,16 @@ class Columnar:
         """
         self._refuse_strange(columns, self._known)
         texts = [
-            self._words(field, columns[field.name])
-            for field in self.features.fields
-            if field.kind is not FieldKind.NUMERICAL
+            self._words(name, columns[name])
+            for name in (*self.features.categorical, *self.features.texts)
         ]
-        return self._numbers(columns), texts
+        matrix = self._numbers(columns)
+        if self._vectors:
+            wide = [
+                self._vector(name, columns[name], end - start) for name, start, end in self._vectors
+            ]
+            matrix = np.concatenate([matrix, *wide], axis=1)
+        return matrix, texts
 
     def rows(self, columns: Mapping[str, pa.Array]) -> list[Row]:
         """Rows of the contract from columns.
@@ -160,19 +169,39 @@ class Columnar:
             bound = 0.0 if bounds is None else bounds[place]
             raise _wrong_value(self._numerical[place], what.format(bound))
 
-    def _words(self, field: FeatureField, column: pa.Array) -> list[str]:
+    def _words(self, name: str, column: pa.Array) -> list[str]:
         if plain_type(column.type) not in (pa.string(), pa.null()):
-            raise wrong_type(field.name, column.type, "a string")
+            raise wrong_type(name, column.type, "a string")
         words = column.cast(pa.string())
-        declared = self._columns.get(field.name)
+        declared = self._columns.get(name)
         if declared is not None:
-            if words.null_count and not declared.nullable and field.name not in self._optional:
-                raise _wrong_value(field.name, "missing")
+            if words.null_count and not declared.nullable and name not in self._optional:
+                raise _wrong_value(name, "missing")
             if declared.values is not None:
                 known = pa.array(declared.values, pa.string())
                 if not pc.all(pc.is_in(words.drop_null(), known), min_count=0).as_py():
-                    raise _wrong_value(field.name, "not one of the declared values")
+                    raise _wrong_value(name, "not one of the declared values")
         found: list[str] = words.fill_null("").to_pylist()
+        return found
+
+    def _vector(self, name: str, column: pa.Array, length: int) -> NDArray[np.float32]:
+        """Vectors side by side, shape (rows, length), NaN where there is none."""
+        declared = self._columns.get(name)
+        needed = declared is not None and not declared.nullable and name not in self._optional
+        if needed and column.null_count:
+            raise _wrong_value(name, "missing")
+        found = np.full((len(column), length), np.nan, dtype=np.float32)
+        present = column.drop_null()
+        if not len(present):
+            return found
+        values = present.flatten().cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        least, most = -FLOAT32_MAX, FLOAT32_MAX
+        if declared is not None:
+            least = least if declared.min is None else max(least, declared.min)
+            most = most if declared.max is None else min(most, declared.max)
+        if values.min() < least or values.max() > most:
+            raise _wrong_value(name, f"not within {least:g} and {most:g}")
+        found[column.is_valid().to_numpy(zero_copy_only=False)] = values.reshape(-1, length)
         return found
 
     def _read(self, column: pa.Array, kind: Any) -> list[Any]:

@@ -1,7 +1,8 @@
 """What callers send: typed rows derived from the declaration and the feature service.
 
 A row is a tuple in the order of `InputContract.names`: numericals that the model takes from the
-request, its categoricals, then what only the features need, the prediction time, the row's id.
+request, its categoricals, texts and vectors, then what only the features need, the prediction time,
+the row's id.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,8 @@ class InputContract:
         inputs: In the order of a row.
         numerical: How many of the first inputs are numericals that the model takes.
         categorical: How many after them are categoricals that the model takes.
+        texts: How many after those are texts.
+        vectors: How many after those are vectors.
         moment: Name of the input that is the prediction time; None: there is none.
         row_id: Name of the input that names the row.
         version: Number of the contract.
@@ -43,6 +46,8 @@ class InputContract:
         *,
         numerical: int,
         categorical: int,
+        texts: int = 0,
+        vectors: int = 0,
         moment: str | None,
         row_id: str,
         version: int,
@@ -52,6 +57,9 @@ class InputContract:
         self.names = tuple(entry.name for entry in inputs)
         self.places: Mapping[str, int] = {name: place for place, name in enumerate(self.names)}
         self.numerical, self.categorical = numerical, categorical
+        self.texts, self.vectors = texts, vectors
+        self.taken = numerical + categorical + texts + vectors
+        """How many of the first inputs the model takes."""
         self.moment = self.places[moment] if moment is not None else None
         self.row_id = self.places[row_id]
         self.version = version
@@ -210,13 +218,12 @@ def input_contracts(
     ours = [f for f in features.fields if f.origin == "request"]
     numerical = [f.name for f in ours if f.kind is FieldKind.NUMERICAL]
     categorical = [f.name for f in ours if f.kind is FieldKind.CATEGORICAL]
-    keys = [
-        name
-        for name in needed
-        if name not in (*numerical, *categorical, source.prediction_time, source.row_id)
-    ]
+    texts = [f.name for f in ours if f.kind is FieldKind.TEXT]
+    vectors = [f.name for f in ours if f.kind is FieldKind.VECTOR]
+    taken = (*numerical, *categorical, *texts, *vectors)
+    keys = [name for name in needed if name not in (*taken, source.prediction_time, source.row_id)]
     inputs = []
-    for name in (*numerical, *categorical, *keys):
+    for name in (*taken, *keys):
         column = table.columns.get(name)
         kind = KINDS[column.type] if column else needed[name]
         # What the model takes as a number is sent as one: 1 and 1.0 are the same value.
@@ -229,6 +236,8 @@ def input_contracts(
     shared: dict[str, Any] = {
         "numerical": len(numerical),
         "categorical": len(categorical),
+        "texts": len(texts),
+        "vectors": len(vectors),
         "moment": source.prediction_time,
         "row_id": source.row_id,
     }

@@ -14,6 +14,7 @@ from aios_platform.contracts.rollouts import Rollout, RolloutMode
 from aios_platform.errors import AiosError
 from aios_platform.features.online_plan import OnlinePlan
 from aios_platform.serving.answering import Answerer
+from aios_platform.serving.arrow_streams import Shapes
 from aios_platform.serving.batches import Batch
 from aios_platform.serving.batching import MicroBatcher
 from aios_platform.serving.columnar import Columnar
@@ -105,7 +106,9 @@ class Deployment:
             self.live.service_digest,
             self.serving.safe_default,
             self.declaration.source.row_id,
+            self.declaration.answers,
         )
+        self.shapes = Shapes.of(loaded.contracts.values())
         self._answerer = self._answers(loaded.fallbacks)
         self.batcher = self._batcher(self._answerer, self.live)
 
@@ -175,8 +178,7 @@ class Deployment:
         """Places of the entity keys; of everything that is sent, where there are none."""
         plan, contract = self.loaded.plan, self.contract
         names = [n for n in (plan.inputs if plan else ()) if n != (plan.moment if plan else None)]
-        own = contract.numerical + contract.categorical
-        return [contract.places[name] for name in names] or list(range(own))
+        return [contract.places[name] for name in names] or list(range(contract.taken))
 
     def _answers(self, fallbacks: Fallbacks) -> Answerer:
         return Answerer(
@@ -267,4 +269,5 @@ def _served(batch: Batch, works: Sequence[Work], keep: list[int] | None) -> Serv
         texts=tuple(texts),
         probabilities=scores,
         sources=sources,
+        schema=by.answers,
     )

@@ -47,7 +47,9 @@ class Fallbacks:
                 batch.probabilities = batch.probabilities.copy()
         else:
             batch.sources = [""] * batch.rows
-            batch.probabilities = np.full(batch.rows, np.nan, dtype=np.float32)
+            answers = batch.version.answers
+            shape = (batch.rows,) if answers.flat else (batch.rows, len(answers.columns))
+            batch.probabilities = np.full(shape, np.nan, dtype=np.float32)
         if batch.refused is not None:
             where = where[~batch.refused[where]]
         if not len(where):

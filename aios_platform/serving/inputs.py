@@ -16,12 +16,16 @@ from aios_platform.errors import DeclarationError
 FLOAT32_MAX = 3.4028234e38
 INT_MAX = 2.0**62
 TEXT_MAX = 1024
+LONG_TEXT_MAX = 65_536
+"""Characters of a declared text; a `string` names one of many kinds."""
 KINDS = {
     ColumnType.STRING: "string",
     ColumnType.INT: "int",
     ColumnType.FLOAT: "float",
     ColumnType.BOOL: "bool",
     ColumnType.TIMESTAMP: "timestamp",
+    ColumnType.VECTOR: "vector",
+    ColumnType.TEXT: "text",
 }
 
 
@@ -31,7 +35,7 @@ class Input:
 
     Args:
         name: Its name.
-        kind: string, int, float, bool or timestamp (ISO 8601 with an offset).
+        kind: string, int, float, bool, timestamp (ISO 8601 with an offset), vector or text.
         nullable: Whether null is a value of it.
         optional: Whether it may be left out.
         column: The declared column with its bounds; None: only the features need it.
@@ -49,8 +53,8 @@ class Input:
         low = self.column.min if self.column else None
         high = self.column.max if self.column else None
         kind: Any
-        if self.kind in ("float", "int"):
-            most = FLOAT32_MAX if self.kind == "float" else INT_MAX
+        if self.kind in ("float", "int", "vector"):
+            most = INT_MAX if self.kind == "int" else FLOAT32_MAX
             least = max(-most, -most if low is None else low)
             most = min(most, most if high is None else high)
             whole = self.kind == "int"
@@ -58,10 +62,15 @@ class Input:
                 ge=math.ceil(least) if whole else least, le=math.floor(most) if whole else most
             )
             kind = Annotated[int if whole else float, bounds]
+            if self.kind == "vector":
+                length = self.length
+                kind = Annotated[list[kind], msgspec.Meta(min_length=length, max_length=length)]
         elif self.kind == "bool":
             kind = bool
         elif self.kind == "timestamp":
             kind = Annotated[datetime, msgspec.Meta(tz=True)]
+        elif self.kind == "text":
+            kind = Annotated[str, msgspec.Meta(max_length=LONG_TEXT_MAX)]
         else:
             kind = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
             if self.column is not None and self.column.values:
@@ -69,9 +78,14 @@ class Input:
         return kind | None if self.nullable or self.optional else kind
 
     @property
+    def length(self) -> int | None:
+        """Elements of a vector."""
+        return self.column.length if self.column else None
+
+    @property
     def marks(self) -> int:
         """Quotation marks that its name and a value of it take in JSON."""
-        return 4 if self.kind in ("string", "timestamp") else 2
+        return 4 if self.kind in ("string", "timestamp", "text") else 2
 
 
 def defaults_of(inputs: Sequence[Input], earlier: EarlierContract) -> dict[str, Any]:

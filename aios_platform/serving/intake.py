@@ -38,7 +38,7 @@ def work_of(request: Request, deployment: "Deployment", request_id: str, arrived
         raise deployment.batcher.overloaded()
     serving = deployment.serving
     if request.content_type == ARROW_TYPE:
-        columns = arrow_columns(request.body, serving.max_rows)
+        columns = arrow_columns(request.body, serving.max_rows, deployment.shapes)
         return columnar_work(columns, request, deployment, request_id, arrived)
     if request.content_type not in JSON_TYPES:
         raise RequestRefused(

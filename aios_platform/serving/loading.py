@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from aios_platform.artifacts import ArtifactStore
-from aios_platform.contracts.datasets import TrainingSet
+from aios_platform.contracts.datasets import FieldKind, TrainingSet
 from aios_platform.contracts.decisions import Champion
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.rollouts import Rollout
@@ -79,6 +79,7 @@ class Origins:
             digest=champion.model_digest,
             features=pinned.features,
             service_digest=pinned.service_digest,
+            answers=declaration.answers,
         )
         fallbacks = Fallbacks()
         if Hop.SIMPLE in declaration.serving.fallback and package is not None:
@@ -118,6 +119,7 @@ class Origins:
             digest=rollout.model_digest,
             features=pinned.features,
             service_digest=pinned.service_digest,
+            answers=declaration.answers,
         )
         return Trial(rollout, version)
 
@@ -166,6 +168,7 @@ class Origins:
                     digest=earlier.model_digest,
                     features=pinned.features,
                     service_digest=pinned.service_digest,
+                    answers=declaration.answers,
                 )
             except AiosError as error:
                 logger.warning(
@@ -195,18 +198,26 @@ def _refuse_what_is_not_served(declaration: ModelDeclaration, pinned: TrainingSe
     """Better no answer than one that was never thought through.
 
     Raises:
-        VersionUnusable: The model is not a binary one of numbers and categories.
+        VersionUnusable: A vector or a text comes from the feature store, or a vector has another
+            length than the declared column.
     """
-    others = (*pinned.features.vectors, *pinned.features.texts)
-    if declaration.task == "binary_classification" and not others:
-        return
-    what = declaration.task.replace("_", " ")
-    taking = f" that takes {', '.join(others)}" if others else ""
-    raise VersionUnusable(
-        f"{declaration.name} is a model of {what}{taking}; the gateway answers for binary models "
-        "of numbers and categories only.",
-        remedy="Score it in batches: the asset `predictions` has its answers window by window.",
-    )
+    columns = declaration.source.tables[declaration.source.rows].columns
+    for field in pinned.features.fields:
+        if field.kind not in (FieldKind.VECTOR, FieldKind.TEXT):
+            continue
+        if field.origin != "request":
+            raise VersionUnusable(
+                f"{declaration.name} takes the {field.kind} '{field.name}' from the feature store; "
+                "the gateway takes vectors and texts from requests only.",
+                remedy="Name the column in features.request, or score it in batches.",
+            )
+        column = columns.get(field.name)
+        if column is not None and column.length != field.length:
+            raise VersionUnusable(
+                f"The version takes {field.length} numbers as '{field.name}'; the declared column "
+                f"has {column.length}.",
+                remedy="Train and promote a version of what is declared.",
+            )
 
 
 def _takes_the_same(pinned: TrainingSet, live: ServedVersion) -> bool:

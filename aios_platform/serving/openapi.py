@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from aios_platform import __version__
+from aios_platform.contracts.answers import AnswerSchema
 from aios_platform.serving.problems import KINDS
 from aios_platform.serving.replies import ARROW, NDJSON
 from aios_platform.serving.streams import EVENTS
@@ -208,13 +209,32 @@ def _reply(name: str) -> dict[str, Any]:
     }
 
 
+def _answered(answers: AnswerSchema) -> dict[str, Any]:
+    """The fields of a row's answer itself."""
+    probability = {"type": "number", "minimum": 0, "maximum": 1}
+    if answers.task == "binary_classification":
+        return {"probability": probability}
+    if answers.classes:
+        return {
+            "predicted": {"type": "string", "enum": list(answers.classes)},
+            "probability": probability,
+            "probabilities": _object(dict.fromkeys(answers.classes, probability)),
+        }
+    number = {"type": "number"}
+    if answers.flat:
+        return {"value": number}
+    levels = [f"{level:g}" for level in answers.quantiles]
+    return {"value": number, "quantiles": _object(dict.fromkeys(levels, number))}
+
+
 def _prediction(deployment: "Deployment") -> dict[str, Any]:
     sources = [tier.name for tier in deployment.serving.tiers]
+    answered = _answered(deployment.declaration.answers)
     return {
         "type": "object",
-        "required": ["probability", "source"],
+        "required": [*answered, "source"],
         "properties": {
-            "probability": {"type": "number", "minimum": 0, "maximum": 1},
+            **answered,
             "source": {
                 "type": "string",
                 "description": "Who answered.",

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from aios_platform.contracts.answers import PREDICTED, AnswerSchema
 from aios_platform.contracts.serving import Hop
 from aios_platform.serving.problems import MEDIA_TYPE, Problem
 from aios_platform.serving.work import Work
@@ -41,6 +43,21 @@ def problem_reply(problem: Problem, request_id: str) -> Reply:
     return Reply(problem.status, MEDIA_TYPE, problem.body(request_id), headers)
 
 
+def columns_by_name(scores: NDArray[np.float32], answers: AnswerSchema) -> dict[str, Any]:
+    """Answers column by column; of several classes, the likeliest one's name comes last.
+
+    Args:
+        scores: Shape (rows,) or (rows, answer columns), float32.
+        answers: What they are.
+    """
+    if answers.flat:
+        return {answers.columns[0]: scores}
+    found: dict[str, Any] = dict(zip(answers.columns, np.ascontiguousarray(scores.T), strict=True))
+    if answers.classes:
+        found[PREDICTED] = [answers.classes[place] for place in scores.argmax(axis=1).tolist()]
+    return found
+
+
 class Replies:
     """Writes the answers of one deployment of a model.
 
@@ -49,11 +66,19 @@ class Replies:
         service_digest: Of the feature service that its inputs come from.
         safe_default: What an abstention answers.
         row_id: What the caller calls a row's name.
+        answers: What the model answers; unset, a probability.
     """
 
     def __init__(
-        self, model: str, service_digest: str, safe_default: float | None, row_id: str
+        self,
+        model: str,
+        service_digest: str,
+        safe_default: float | None,
+        row_id: str,
+        answers: AnswerSchema | None = None,
     ) -> None:
+        self._answers = answers or AnswerSchema()
+        self._binary = self._answers.task == "binary_classification"
         self._model = model
         self._digest = service_digest
         self._safe = safe_default
@@ -96,7 +121,11 @@ class Replies:
         ages = None if work.ages is None else work.ages.tolist()
         for place, probability in enumerate(probabilities):
             source = sources[place]
-            answer: dict[str, Any] = {"probability": probability, "source": source}
+            answer: dict[str, Any]
+            if self._binary:
+                answer = {"probability": probability, "source": source}
+            else:
+                answer = {**self._told(probability), "source": source}
             if source in FALLBACKS:
                 answer["fallback"] = True
             elif source == "cache":
@@ -115,6 +144,25 @@ class Replies:
                 answer["version"] = work.versions[place]
             yield answer
 
+    def _told(self, scores: Any) -> dict[str, Any]:
+        """An answer of several classes, or of a number.
+
+        Args:
+            scores: The answer columns of one row; a number where there is one.
+        """
+        answers = self._answers
+        if answers.classes:
+            most = max(scores)
+            return {
+                PREDICTED: answers.classes[scores.index(most)],
+                "probability": most,
+                "probabilities": dict(zip(answers.classes, scores, strict=True)),
+            }
+        if answers.flat:
+            return {"value": scores}
+        levels = (f"{level:g}" for level in answers.quantiles)
+        return {"value": scores[0], "quantiles": dict(zip(levels, scores[1:], strict=True))}
+
     def arrow(self, work: Work) -> Reply:
         """A request's answers as an Arrow IPC stream: a row per row, in their order."""
         import pyarrow as pa
@@ -127,7 +175,7 @@ class Replies:
             for row in np.flatnonzero(abstained):
                 sources[row] = ABSTAINED
         columns: dict[str, Any] = {
-            "probability": pa.array(probabilities, pa.float32()),
+            **columns_by_name(probabilities, self._answers),
             "source": pa.array(sources, pa.string()),
             "abstained": pa.array(abstained),
         }

@@ -111,7 +111,7 @@ class Scorer:
             version.metrics.breaker.set(0)
         version.breaker.succeeded()
         version.metrics.batch_rows.observe(batch.rows)
-        version.metrics.prediction.observe_many(scores.probabilities)
+        version.metrics.prediction.observe_many(version.figures(scores.probabilities))
         if scores.cached is not None:
             hits = int(scores.cached.sum())
             version.metrics.hits.inc(hits)

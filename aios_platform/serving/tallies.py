@@ -97,6 +97,8 @@ class Tallies:
                 version.metrics.source(source).inc(count)
         # What others answered is none of the version's predictions.
         own = work.probabilities
+        if own.ndim > 1:
+            own = version.figures(own)
         if not FALLBACKS.isdisjoint(work.sources):
             own = own[[source not in FALLBACKS for source in work.sources]]
         tally.rows += len(own)

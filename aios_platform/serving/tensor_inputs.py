@@ -1,15 +1,16 @@
 """Tensors of the Open Inference Protocol as columns: listed in JSON, or packed after it."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
+from aios_platform.contracts.answers import PREDICTED, AnswerSchema
 from aios_platform.errors import RequestRefused
-from aios_platform.serving.arrow_streams import refuse_growth
+from aios_platform.serving.arrow_streams import NARROW, Shapes, refuse_growth
 from aios_platform.serving.requests import LONGEST_NAME
 
 HEADER_LENGTH = b"inference-header-content-length"
@@ -28,7 +29,14 @@ DATATYPES: dict[str, Any] = {
     "FP64": np.float64,
 }
 TEXT = "BYTES"
-OUTPUTS = {"probability": "FP32", "source": TEXT, "abstained": "BOOL", "version": TEXT}
+
+
+def outputs_of(answers: AnswerSchema) -> dict[str, str]:
+    """Datatype of each output of a model by its name."""
+    found = dict.fromkeys(answers.columns, "FP32")
+    if answers.classes:
+        found[PREDICTED] = TEXT
+    return {**found, "source": TEXT, "abstained": "BOOL", "version": TEXT}
 
 
 class Output(msgspec.Struct):
@@ -60,7 +68,9 @@ class InferRequest(msgspec.Struct):
 _decode = msgspec.json.Decoder(InferRequest).decode
 
 
-def read_tensors(headers: list[tuple[bytes, bytes]], body: bytes) -> tuple[InferRequest, bytes]:
+def read_tensors(
+    headers: list[tuple[bytes, bytes]], body: bytes, outputs: Mapping[str, str]
+) -> tuple[InferRequest, bytes]:
     """The JSON part of a request, and the binary part after it.
 
     Raises:
@@ -82,26 +92,29 @@ def read_tensors(headers: list[tuple[bytes, bytes]], body: bytes) -> tuple[Infer
         raise RequestRefused(
             f"The body is not JSON: {str(error)[:200]}.", code="malformed_body"
         ) from None
-    _check(asked)
+    _check(asked, outputs)
     return asked, binary
 
 
-def _check(asked: InferRequest) -> None:
+def _check(asked: InferRequest, outputs: Mapping[str, str]) -> None:
     """Refuse what the types do not say, before anything is computed."""
     if asked.id is not None and not (len(asked.id) <= LONGEST_NAME and asked.id.isprintable()):
         raise RequestRefused("The id is too long or cannot be printed.", code="invalid_input")
     for output in asked.outputs:
-        if output.name not in OUTPUTS:
+        if output.name not in outputs:
             raise RequestRefused(f"There is no output '{output.name[:50]}'.", code="invalid_input")
 
 
-def columns_of(tensors: Sequence[Tensor], binary: bytes, most: int) -> dict[str, pa.Array]:
+def columns_of(
+    tensors: Sequence[Tensor], binary: bytes, most: int, shapes: Shapes = NARROW
+) -> dict[str, pa.Array]:
     """Tensors as columns, by name.
 
     Args:
         tensors: As they came.
         binary: The binary part of the request, tensor after tensor.
         most: Most rows that are taken.
+        shapes: Which are vectors and long texts.
 
     Raises:
         RequestRefused: One cannot be read, they differ in rows, or have too many.
@@ -113,7 +126,8 @@ def columns_of(tensors: Sequence[Tensor], binary: bytes, most: int) -> dict[str,
     for tensor in tensors:
         if tensor.name in columns:
             raise RequestRefused("Two inputs have one name.", code="malformed_body")
-        count = _rows(tensor)
+        length = shapes.vectors.get(tensor.name)
+        count = _rows(tensor, length)
         if rows is not None and count != rows:
             raise RequestRefused("The inputs differ in their number of rows.", code="invalid_input")
         if not 0 < count <= most:
@@ -124,19 +138,27 @@ def columns_of(tensors: Sequence[Tensor], binary: bytes, most: int) -> dict[str,
         rows = count
         size = tensor.parameters.get("binary_data_size")
         if size is None:
-            columns[tensor.name] = _listed(tensor, count)
-            refuse_growth(tensor.name, columns[tensor.name])
+            columns[tensor.name] = _shaped(_listed(tensor, count * (length or 1)), length)
+            refuse_growth(tensor.name, columns[tensor.name], shapes)
             continue
         if not isinstance(size, int) or not 0 <= size <= len(binary):
             raise _wrong(tensor, "its binary_data_size is wrong")
         part, binary = binary[:size], binary[size:]
-        columns[tensor.name] = _packed(tensor, part, count)
-        refuse_growth(tensor.name, columns[tensor.name])
+        columns[tensor.name] = _shaped(_packed(tensor, part, count * (length or 1)), length)
+        refuse_growth(tensor.name, columns[tensor.name], shapes)
     return columns
 
 
-def _rows(tensor: Tensor) -> int:
+def _shaped(values: pa.Array, length: int | None) -> pa.Array:
+    return values if length is None else pa.FixedSizeListArray.from_arrays(values, length)
+
+
+def _rows(tensor: Tensor, length: int | None) -> int:
     shape = tensor.shape
+    if length is not None:
+        if len(shape) != 2 or shape[1] != length:
+            raise _wrong(tensor, f"its shape must be [rows, {length}]")
+        return shape[0]
     if not shape or len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
         raise _wrong(tensor, "its shape must be [rows] or [rows, 1]")
     return shape[0]
@@ -149,7 +171,7 @@ def _listed(tensor: Tensor, count: int) -> pa.Array:
     if len(tensor.shape) == 2 and values and all(isinstance(value, list) for value in values):
         values = [inner for value in values for inner in value]
     if len(values) != count:
-        raise _wrong(tensor, f"it has {len(values)} values for {count} rows")
+        raise _wrong(tensor, f"it has {len(values)} values, not {count}")
     if tensor.datatype == TEXT:
         if not all(value is None or isinstance(value, str) for value in values):
             raise _wrong(tensor, "a value is no text")

@@ -18,15 +18,15 @@ from aios_platform import __version__
 from aios_platform.errors import RequestRefused
 from aios_platform.serving.intake import columnar_work
 from aios_platform.serving.problems import told
-from aios_platform.serving.replies import ABSTAINED, JSON, Reply, problem_reply
+from aios_platform.serving.replies import ABSTAINED, JSON, Reply, columns_by_name, problem_reply
 from aios_platform.serving.requests import read_headers
 from aios_platform.serving.tensor_inputs import (
     HEADER_LENGTH,
-    OUTPUTS,
     TEXT,
     InferRequest,
     Output,
     columns_of,
+    outputs_of,
     read_tensors,
 )
 from aios_platform.serving.work import Work
@@ -36,7 +36,15 @@ if TYPE_CHECKING:
     from aios_platform.serving.gateway import Gateway
 
 BINARY = b"application/octet-stream"
-OF_KIND = {"string": TEXT, "timestamp": TEXT, "int": "INT64", "float": "FP32", "bool": "BOOL"}
+OF_KIND = {
+    "string": TEXT,
+    "text": TEXT,
+    "timestamp": TEXT,
+    "int": "INT64",
+    "float": "FP32",
+    "vector": "FP32",
+    "bool": "BOOL",
+}
 _PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(infer|ready))?")
 
 
@@ -110,8 +118,8 @@ class V2:
                 "An Idempotency-Key is of no use here: answers of this protocol are not kept.",
                 remedy="Ask for /v1/models/{model}:predict, or send no key.",
             )
-        asked, binary = read_tensors(headers, body)
-        columns = columns_of(asked.inputs, binary, deployment.serving.max_rows)
+        asked, binary = read_tensors(headers, body, outputs_of(deployment.declaration.answers))
+        columns = columns_of(asked.inputs, binary, deployment.serving.max_rows, deployment.shapes)
         name = asked.id or self.gateway.new_id()
         work = columnar_work(columns, request, deployment, name, arrived)
         answered = await self.gateway.answer(work, deployment)
@@ -124,26 +132,34 @@ def _metadata(deployment: "Deployment") -> dict[str, Any]:
         "versions": [deployment.live.version],
         "platform": "onnx_onnxruntime",
         "inputs": [
-            {"name": entry.name, "datatype": OF_KIND[entry.kind], "shape": [-1]}
+            {
+                "name": entry.name,
+                "datatype": OF_KIND[entry.kind],
+                "shape": [-1] if entry.length is None else [-1, entry.length],
+            }
             for entry in deployment.contract.sent
         ],
         "outputs": [
-            {"name": name, "datatype": kind, "shape": [-1]} for name, kind in OUTPUTS.items()
+            {"name": name, "datatype": kind, "shape": [-1]}
+            for name, kind in outputs_of(deployment.declaration.answers).items()
         ],
     }
 
 
 def _answer(deployment: "Deployment", work: Work, asked: InferRequest) -> Reply:
     abstained = np.zeros(work.count, dtype=bool) if work.unsure is None else work.unsure
-    safe = deployment.serving.safe_default or 0.0
-    probabilities = np.where(abstained, np.float32(safe), work.probabilities).astype(np.float32)
+    answers = deployment.declaration.answers
+    kinds = outputs_of(answers)
+    scores = work.probabilities
+    if abstained.any():
+        scores = np.where(abstained, np.float32(deployment.serving.safe_default or 0.0), scores)
     sources = [
         ABSTAINED if unsure else source
         for source, unsure in zip(work.sources, abstained, strict=True)
     ]
     by = (work.served_by or work.version).version
-    values = {
-        "probability": probabilities,
+    values: dict[str, Any] = {
+        **columns_by_name(scores, answers),
         "source": sources,
         "abstained": abstained,
         "version": list(work.versions or [by] * work.count),
@@ -155,7 +171,7 @@ def _answer(deployment: "Deployment", work: Work, asked: InferRequest) -> Reply:
         packed = output.parameters.get(
             "binary_data", asked.parameters.get("binary_data_output", False)
         )
-        kind = OUTPUTS[output.name]
+        kind = kinds[output.name]
         described: dict[str, Any] = {"name": output.name, "datatype": kind, "shape": [work.count]}
         if packed is True:
             parts.append(_bytes_of(value))

@@ -87,7 +87,8 @@ class Parts:
         if failed is not None:
             whole.end(failed)
             return
-        whole.probabilities = np.empty(whole.count, dtype=np.float32)
+        shape = whole.parts[0].probabilities.shape[1:]
+        whole.probabilities = np.empty((whole.count, *shape), dtype=np.float32)
         sources, versions = [""] * whole.count, [""] * whole.count
         for part, chosen in zip(whole.parts, self._chosen, strict=True):
             whole.probabilities[chosen] = part.probabilities
@@ -163,11 +164,14 @@ class Shadow:
         start = time.perf_counter()
         try:
             answers: list[float | None] = list(
-                self._candidate.score(batch.matrix, batch.texts).probabilities.tolist()
+                self._candidate.figures(
+                    self._candidate.score(batch.matrix, batch.texts).probabilities
+                ).tolist()
             )
         except ScoringError as error:
             answers, failure = [None] * batch.rows, error.what[:500]
         seconds = (time.perf_counter() - start) / batch.rows
+        live = batch.version.figures(batch.probabilities)
         row = -1
         for work in batch.works:
             for place in work.places:
@@ -183,7 +187,7 @@ class Shadow:
                         place=place,
                         live_version=batch.version.version,
                         version=self._candidate.version,
-                        live=float(batch.probabilities[row]),
+                        live=float(live[row]),
                         candidate=answers[row],
                         failure=failure,
                         live_seconds=batch.seconds / batch.rows,

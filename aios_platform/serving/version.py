@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aios_platform.artifacts import ArtifactStore
+from aios_platform.contracts.answers import AnswerSchema
 from aios_platform.contracts.datasets import FeatureSchema
 from aios_platform.contracts.packages import Conformal, ServingPackage
 from aios_platform.contracts.serving import Serving, TierModel
@@ -28,7 +29,7 @@ class Scores(NamedTuple):
     """What a version made of a batch.
 
     Attributes:
-        probabilities: Shape (rows,), float32.
+        probabilities: Shape (rows,), or (rows, answer columns) where there are several, float32.
         tiers: Place of the tier that answered each row, int8.
         cached: Rows that were answered from the cache; None: there is no cache.
     """
@@ -76,6 +77,10 @@ class ServedVersion:
                 f"Version {version} of {model} has none of the declared tiers.",
                 remedy=f"Build its package: aios package {model} --version {version}",
             )
+        first = self.engines[self.every_tier[0]]
+        assert first is not None
+        self.answers = first.answers
+        self.figures = first.figures
         self.breaker = CircuitBreaker(serving.breaker.failures, serving.breaker.open_seconds)
         self.cache = (
             AnswerCache(serving.cache.entries, serving.cache.ttl_seconds)
@@ -122,8 +127,8 @@ class ServedVersion:
         """Score a batch: from the cache, then tier by tier while the answer is unsure.
 
         Args:
-            matrix: Shape (rows, numericals), float32.
-            texts: Per categorical a list of `rows` strings.
+            matrix: Shape (rows, numericals + elements of vectors), float32.
+            texts: Per categorical, then per text, a list of `rows` strings.
             tiers: Places of the tiers that may answer; unset, all there are.
 
         Raises:
@@ -182,7 +187,8 @@ class ServedVersion:
         now = time.monotonic()
         keys = AnswerCache.keys(matrix, texts, tiers)
         rows = len(keys)
-        probabilities = np.empty(rows, dtype=np.float32)
+        flat, width = self.answers.flat, len(self.answers.columns)
+        probabilities = np.empty(rows if flat else (rows, width), dtype=np.float32)
         used = np.empty(rows, dtype=np.int8)
         cached = np.zeros(rows, dtype=bool)
         new: dict[object, list[int]] = {}
@@ -201,7 +207,8 @@ class ServedVersion:
             for places, probability, tier in zip(new.values(), scored, by, strict=True):
                 probabilities[places] = probability
                 used[places] = tier
-                cache.put(keys[places[0]], float(probability), int(tier), now)
+                kept = float(probability) if flat else probability.copy()
+                cache.put(keys[places[0]], kept, int(tier), now)
         return Scores(probabilities, used, cached)
 
 
@@ -214,6 +221,7 @@ def load_version(
     digest: str,
     features: FeatureSchema,
     service_digest: str,
+    answers: AnswerSchema | None = None,
 ) -> tuple[ServedVersion, ServingPackage | None]:
     """Load a version's bytes by their digests, and warm it.
 
@@ -225,6 +233,7 @@ def load_version(
         digest: SHA-256 (hex) of its ONNX bytes.
         features: Its inputs, as its training set has them.
         service_digest: Feature service that it was trained on.
+        answers: What it must answer; unset, a probability.
 
     Raises:
         VersionUnusable: The bytes are gone, damaged, or do not score.
@@ -239,7 +248,7 @@ def load_version(
     engines: dict[TierModel, Engine] = {}
     for tier in serving.tiers:
         if tier.model in figures and tier.model not in engines:
-            engines[tier.model] = _engine(store, figures[tier.model], features, serving)
+            engines[tier.model] = _engine(store, figures[tier.model], features, serving, answers)
     served = ServedVersion(
         model=model,
         version=version,
@@ -268,7 +277,13 @@ def load_simple(
     return _engine(store, package.simple.digest, features, serving), features.names
 
 
-def _engine(store: ArtifactStore, digest: str, features: FeatureSchema, serving: Serving) -> Engine:
+def _engine(
+    store: ArtifactStore,
+    digest: str,
+    features: FeatureSchema,
+    serving: Serving,
+    answers: AnswerSchema | None = None,
+) -> Engine:
     try:
         onnx = store.get(digest, ".onnx")
     except StoreError as error:
@@ -277,6 +292,7 @@ def _engine(store: ArtifactStore, digest: str, features: FeatureSchema, serving:
         onnx,
         digest=digest,
         features=features,
+        answers=answers,
         threads=serving.batching.threads,
         probe=serving.batching.max_rows,
     )

@@ -184,7 +184,7 @@ def _measured(
     from aios_platform.monitoring.performance import Performance, measure, restate
 
     version = reference.champion.version
-    gate = names.declaration.gate
+    gate, answers = names.declaration.gate, names.declaration.answers
     revisions = f"observations/{names.model}/{document(REVISIONS, version)}/{window.key}"
     kept = store.names(revisions, ".json")
     content = store.read_named(kept[-1]) if kept else None
@@ -203,10 +203,17 @@ def _measured(
         slices=slices_in(names, inputs),
         min_slice_rows=gate.min_slice_rows,
         estimate=estimate_of(
-            names, window.key, predictions["probability"].to_numpy(), digest, reference, before
+            names,
+            window.key,
+            predictions[answers.columns[0]].to_numpy(),
+            digest,
+            reference,
+            before,
         ),
         predictions_digest=digest,
         truth_digest=truth_digest,
+        answers=answers,
+        also=gate.named,
     )
     if window.key in reference.training_set.windows:
         result = result.model_copy(update={"trained_on": True})

@@ -36,7 +36,7 @@ def measure_skew(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from aios_platform.contracts.datasets import FeatureSchema
+    from aios_platform.contracts.datasets import FeatureSchema, FieldKind
     from aios_platform.features.point_in_time import features_at
     from aios_platform.monitoring.sampling import sample
     from aios_platform.monitoring.served import ROW, last_answers
@@ -51,7 +51,11 @@ def measure_skew(
     )
     offline = features_at(names.declaration, window, asked, store, feature_store)
     # What the feature service no longer delivers has nothing to be compared with.
-    fields = tuple(f for f in traffic.features.fields if f.name in offline.column_names)
+    # Vectors and texts are the caller's own, and are not computed twice.
+    kinds = (FieldKind.NUMERICAL, FieldKind.CATEGORICAL)
+    fields = tuple(
+        f for f in traffic.features.fields if f.kind in kinds and f.name in offline.column_names
+    )
     places = pc.index_in(offline[source.row_id], value_set=answers[ROW].combine_chunks())
     return compare(
         model=names.model,

@@ -121,11 +121,12 @@ def test_a_version_whose_inputs_are_declared_no_more_is_not_served(database, sto
         assert "takes 'weight' from requests, which is declared no more" in caplog.text
 
 
-def test_a_model_of_another_task_is_not_served_at_all(database, store, model, caplog):
+def test_a_version_of_another_task_than_declared_is_not_served(database, store, model, caplog):
     number = declaration(model).model_copy(update={"task": "regression"})
     make_champion(database, store, ONE, model=model)
     with local_gateway(database, store, [number]):
-        assert "is a model of regression; the gateway answers for binary models" in caplog.text
+        told = "The model answers ['probability']; the declaration says ['value']"
+        assert told in caplog.text
 
 
 def test_whatever_keeps_a_version_from_being_loaded_is_an_alarm_and_tried_again(
