@@ -110,7 +110,9 @@ def test_the_dependencies_of_the_project_are_in_the_lock():
         for line in (ROOT / "requirements.lock").read_text().splitlines()
         if line and not line.startswith("#")
     }
-    for text in [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]:
+    groups = [entry for group in project["dependency-groups"].values() for entry in group]
+    named = [entry for entry in groups if isinstance(entry, str)]
+    for text in [*project["project"]["dependencies"], *named]:
         wanted = Requirement(text)
         found = locked[canonicalize_name(wanted.name)]
         [pin] = found.specifier
