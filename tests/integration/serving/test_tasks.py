@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,11 @@ from aios_platform.contracts.answers import AnswerSchema
 from aios_platform.contracts.datasets import FeatureField, FeatureSchema, FieldKind
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.rollouts import RolloutMode
+from aios_platform.contracts.training import Training
 from aios_platform.inference.session import Session
+from aios_platform.monitoring.served import predictions_of, read_served
 from aios_platform.monitoring.served_content import decode
+from aios_platform.training.trainer import train
 from tests.gateways import local_gateway, metric, roll_out
 from tests.served_models import attributes, make_champion, network_of, training_set
 
@@ -274,6 +278,60 @@ def test_what_was_served_is_recorded_with_vectors_texts_and_every_answer(serve, 
     ]
     scores = np.column_stack([found.answers[name].to_numpy() for name in THREE.columns])
     assert scores == pytest.approx(np.array(wanted), abs=1e-6)
+
+
+def test_monitoring_reads_the_answers_of_several_classes_and_the_likeliest(serve, model, database):
+    moments = pa.array([datetime(2013, 1, 5, tzinfo=UTC)] * 12, pa.timestamp("us", "UTC"))
+    delivered = pa.table({"id": [f"r{n}" for n in range(12)], "at": moments})
+    with serve(THREE) as gateway:
+        sent = [row | {"id": f"r{n}", "at": "2013-01-05T00:00:00Z"} for n, row in enumerate(ROWS)]
+        told = gateway.predict(model, {"instances": sent}).json["predictions"]
+    window = declared(model, THREE, EVERY).windows.window("2013-01")
+    [found] = read_served(database, model, window, delivered, "id", "at")
+    truth = delivered.append_column("broke_at", moments)
+    predictions, inputs = predictions_of(found, truth, "id", declared(model, THREE, EVERY).label)
+    by_id = {row["id"]: row["predicted"] for row in told}
+    assert (
+        dict(zip(predictions["id"].to_pylist(), predictions["predicted"].to_pylist(), strict=True))
+        == by_id
+    )
+    assert set(THREE.columns) <= set(predictions.column_names)
+    assert inputs.column_names == list(EVERY.names)
+
+
+def test_what_training_exports_of_every_kind_of_input_is_served(serve, model, tmp_path):
+    random = np.random.default_rng(0)
+    count = 300
+    place = random.integers(0, 3, count)
+    rows = [
+        {
+            "size": float(random.random()), "weight": float(p), "colour": ["blue", "red"][p % 2],
+            "image": (np.eye(3)[p] + random.normal(0, 0.1, 3)).tolist(),
+            "message": ["over there", "right here", "somewhere"][p],
+        }
+        for p in place
+    ]  # fmt: skip
+    known = table(rows)
+    at = 1_700_000_000_000_000 + np.arange(count)
+    frame = (
+        known.append_column("broke", pa.array(np.array(CLASSES)[place]))
+        .append_column("window", pa.array(np.repeat(["2024-01", "2024-02", "2024-03"], 100)))
+        .append_column("at", pa.array(at).cast(pa.timestamp("us", "UTC")))
+        .append_column("id", pa.array([f"r{n}" for n in range(count)]))
+    )
+    trained = train(
+        Training(network="text_embedding", epochs=2),
+        EVERY,
+        frame,
+        label="broke",
+        workdir=tmp_path / "run",
+        answers=THREE,
+    )
+    wanted = Session(trained.onnx).predict(known.slice(0, 20))
+    with serve(THREE, content=trained.onnx) as gateway:
+        told = gateway.predict(model, {"instances": rows[:20]}).json["predictions"]
+    found = np.array([list(row["probabilities"].values()) for row in told])
+    assert found == pytest.approx(wanted, abs=1e-6)
 
 
 def test_a_shadow_and_a_canary_are_compared_by_their_likeliest_class_or_value(
