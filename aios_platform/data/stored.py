@@ -85,7 +85,7 @@ class _Reader:
         return self._dated(pa.concat_tables(parts)) if parts else self._empty()
 
     def from_database(self) -> pa.Table:
-        from sqlalchemy import create_engine, text
+        from sqlalchemy import DateTime, bindparam, create_engine, text
         from sqlalchemy.exc import SQLAlchemyError
 
         secrets = _secrets(self.stored.url or "")
@@ -97,6 +97,8 @@ class _Reader:
         }
         query = text(self.stored.query or "")
         asked = {name: bounds[name] for name in bounds if name in query._bindparams}
+        # Of a type, so that SQLAlchemy writes them, and not what a driver was told elsewhere.
+        query = query.bindparams(*(bindparam(name, type_=DateTime()) for name in asked))
         try:
             engine = create_engine(_with(secrets, self.stored.url or ""))
             try:

@@ -193,6 +193,18 @@ def _reviewed(payload: Payload) -> Iterable[str]:
     )
 
 
+def _reproduced(payload: Payload) -> Iterable[str]:
+    outcome = "has the same training set and gives the same answers"
+    if not payload["reproduced"]:
+        outcome = "does not come out as it was"
+    yield (
+        f"Version {payload['version']}, trained again in {payload['seconds']:.0f} s, {outcome}: at "
+        f"most {payload['largest_difference']:.3g} apart on {payload['rows']:,} rows."
+    )
+    for found in payload["differences"]:
+        yield f"  {found['what']}: {str(found['recorded'])[:40]}, now {str(found['now'])[:40]}"
+
+
 def _plain(payload: Payload) -> Iterable[str]:
     for key, value in payload.items():
         yield f"  {key.replace('_', ' ')}: {value}"
@@ -222,4 +234,5 @@ _KINDS: dict[str, Callable[[Payload], Iterable[str]]] = {
     "alias_projected": _projected,
     "alias_tampered": _tampered,
     "champion_missing": _missing,
+    "reproduction": _reproduced,
 }

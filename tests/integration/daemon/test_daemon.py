@@ -1,5 +1,6 @@
 """The real daemon and web server, on the embedded Postgres, with nobody at the keyboard."""
 
+import contextlib
 import json
 import os
 import re
@@ -207,12 +208,15 @@ def test_the_pages_answer(bootstrapped):
 def test_nothing_listens_beyond_loopback(bootstrapped):
     assert bootstrapped
     family = psutil.Process(os.getpid()).children(recursive=True)
-    addresses = {
-        connection.laddr.ip
-        for process in family
-        for connection in process.net_connections(kind="inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    addresses = set()
+    for process in family:
+        # One may end while it is looked at.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            addresses |= {
+                connection.laddr.ip
+                for connection in process.net_connections(kind="inet")
+                if connection.status == psutil.CONN_LISTEN
+            }
     assert addresses
     assert addresses <= {"127.0.0.1", "::1"}
 
