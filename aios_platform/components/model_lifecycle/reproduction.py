@@ -45,7 +45,10 @@ class Reproduction(Record):
     reproduced: bool = Field(description="Same training set, and the same answers.")
     same_training_set: bool = Field(description="Assembled again, it has the recorded digest.")
     same_bytes: bool = Field(description="The ONNX file is the same, byte for byte.")
-    largest_difference: float = Field(description="Largest |probability - recorded| on real rows.")
+    largest_difference: float = Field(
+        description="Largest |answer - recorded| on real rows, of the largest answer "
+        "where that is above 1."
+    )
     rows: int = Field(description="Rows that both were asked.")
     seconds: float
     differences: tuple[Difference, ...] = Field(description="What is not as it was; may be empty.")
@@ -231,4 +234,6 @@ def _largest(stores: "Stores", recorded: str, onnx: bytes, rows: "pa.Table") -> 
         raise StoreError("The training set has no rows.", remedy="Restore the artifact root.")
     before = Session(stores.artifacts.get(recorded, ".onnx"), digest=recorded).predict(rows)
     after = Session(onnx).predict(rows)
-    return float(np.abs(before.astype(np.float64) - after.astype(np.float64)).max())
+    # A number of float32 has seven digits, whatever its unit.
+    scale = max(1.0, float(np.abs(before).max()))
+    return float(np.abs(before.astype(np.float64) - after.astype(np.float64)).max()) / scale
