@@ -24,6 +24,8 @@ BINARY_OUTPUT = "probability"
 """ONNX output of a binary classifier, float32 (rows,)."""
 OUTPUT = "answers"
 """ONNX output of every other model, float32 (rows, answer columns)."""
+ANSWERS_PROPERTY = "aios.answers"
+"""Property of an ONNX model that holds the schema of its answers as JSON."""
 PREDICTED = "predicted"
 """Column of stored predictions with the likeliest class; multiclass only."""
 

@@ -52,6 +52,11 @@ class FeatureSchema(Record):
     fields: tuple[FeatureField, ...]
 
     @property
+    def joined(self) -> tuple[FeatureField, ...]:
+        """The inputs that feature views deliver, in order; the others come with the request."""
+        return tuple(f for f in self.fields if f.origin != "request")
+
+    @property
     def numerical(self) -> tuple[str, ...]:
         """Names of the numerical inputs, in order."""
         return tuple(f.name for f in self.fields if f.kind is FieldKind.NUMERICAL)
@@ -93,7 +98,7 @@ class TrainingSet(Record):
     @property
     def nothing_joined(self) -> bool:
         """Whether every input comes with the request, so that no feature can have looked ahead."""
-        return all(field.origin == "request" for field in self.features.fields)
+        return not self.features.joined
 
     @property
     def windows(self) -> tuple[str, ...]:

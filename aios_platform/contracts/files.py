@@ -11,7 +11,7 @@ PASSWORDS = (
     re.compile(r"://[^/@:]*:([^@]*)@"),
     re.compile(r"[?&][a-z]*password=([^&]*)", re.IGNORECASE),
 )
-VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class Stored(Record):

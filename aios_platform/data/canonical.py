@@ -9,6 +9,7 @@ import hashlib
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aios_platform.columns import is_list
 from aios_platform.contracts.declaration import ColumnType, Table
 from aios_platform.contracts.record import nearest
 
@@ -53,14 +54,6 @@ def schema_faults(delivered: pa.Schema, declared: Table) -> dict[str, str]:
     return faults
 
 
-def _is_list(found: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_list(found)
-        or pa.types.is_large_list(found)
-        or pa.types.is_fixed_size_list(found)
-    )
-
-
 def _fits(found: pa.DataType, expected: ColumnType) -> bool:
     if pa.types.is_dictionary(found):
         found = found.value_type
@@ -83,7 +76,7 @@ def _fits(found: pa.DataType, expected: ColumnType) -> bool:
             # Without a zone nobody knows which instant is meant.
             return bool(pa.types.is_timestamp(found) and found.tz is not None)
         case ColumnType.VECTOR:
-            return bool(_is_list(found) and pa.types.is_floating(found.value_type))
+            return bool(is_list(found) and pa.types.is_floating(found.value_type))
 
 
 def canonical(table: pa.Table, declared: Table) -> pa.Table:
@@ -107,13 +100,13 @@ def canonical(table: pa.Table, declared: Table) -> pa.Table:
             column = column.cast(column.type.value_type)
         # Instants finer than a microsecond and elements finer than float32 are cut; everything
         # else must survive the cast.
-        safe = not (pa.types.is_timestamp(field.type) or _is_list(field.type))
+        safe = not (pa.types.is_timestamp(field.type) or is_list(field.type))
         columns.append(column.cast(field.type, safe=safe).combine_chunks())
     cast = pa.table(columns, schema=arrow_schema(declared))
     keys = list(declared.row_id)
     if keys and cast.group_by(keys).aggregate([]).num_rows == cast.num_rows:
         return _sorted(cast, keys)
-    others = [n for n in cast.column_names if n not in keys and not _is_list(cast[n].type)]
+    others = [n for n in cast.column_names if n not in keys and not is_list(cast[n].type)]
     return _sorted(cast, [*keys, *others])
 
 
@@ -137,7 +130,7 @@ def content_digest(table: pa.Table) -> str:
             filled = pc.fill_null(column, "").combine_chunks()
             digest.update(_bytes(pc.binary_length(filled)))
             digest.update("".join(filled.to_pylist()).encode())
-        elif _is_list(kind):
+        elif is_list(kind):
             digest.update(_bytes(pc.fill_null(pc.list_value_length(column), 0).combine_chunks()))
             elements = pc.list_flatten(column).combine_chunks()
             digest.update(_bytes(elements.is_valid().cast(pa.uint8())))

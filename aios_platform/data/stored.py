@@ -1,6 +1,5 @@
 """Reading a window of a table that lies in files or in a database, as its declaration says."""
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -11,8 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.dataset as pad
 
+from aios_platform.columns import is_text
 from aios_platform.contracts.declaration import ColumnType, Source, Table
-from aios_platform.contracts.files import Stored
+from aios_platform.contracts.files import VARIABLE, Stored
 from aios_platform.contracts.record import nearest
 from aios_platform.contracts.windows import Window
 from aios_platform.data.canonical import ARROW_TYPES
@@ -22,7 +22,6 @@ from aios_platform.settings import secret
 INSTANT = pa.timestamp("us", "UTC")
 BATCH_ROWS = 65_536
 DAY = timedelta(days=1)
-VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def read_stored(source: Source, window: Window) -> dict[str, pa.Table]:
@@ -194,15 +193,7 @@ class _Reader:
             column = column.cast(found.value_type)
             found = column.type
         if kind is ColumnType.TIMESTAMP:
-            if pa.types.is_string(found) or pa.types.is_large_string(found):
-                column = _instants(column)
-            elif pa.types.is_date(found):
-                column = column.cast(pa.timestamp("us"))
-            if column.type.tz is None:
-                column = pc.assume_timezone(
-                    column.cast(pa.timestamp("us"), safe=False), self.stored.timezone
-                )
-            return column.cast(wanted, safe=False)
+            return as_instants(column, self.stored.timezone)
         if kind is ColumnType.BOOL and pa.types.is_integer(found):
             strange = pc.invert(pc.is_in(column.drop_null(), pa.array([0, 1], found)))
             if pc.any(strange).as_py():
@@ -236,12 +227,28 @@ class _Reader:
         )
 
 
-def _instants(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts of ISO 8601, with or without a zone."""
-    try:
-        return column.cast(pa.timestamp("us", "UTC"))
-    except pa.ArrowException:
-        return column.cast(pa.timestamp("us"))
+def as_instants(column: pa.ChunkedArray, timezone: str) -> pa.ChunkedArray:
+    """Timestamps, dates, or texts of ISO 8601 as instants in UTC.
+
+    Args:
+        column: Times.
+        timezone: Zone of those that are written without one.
+
+    Raises:
+        pyarrow.ArrowInvalid: The column holds something else.
+    """
+    if is_text(column.type):
+        try:
+            return column.cast(INSTANT)
+        except pa.ArrowException:
+            column = column.cast(pa.timestamp("us"))
+    elif pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("us"))
+    if not pa.types.is_timestamp(column.type):
+        raise pa.ArrowInvalid(f"{column.type} is no timestamp")
+    if column.type.tz is None:
+        column = pc.assume_timezone(column.cast(pa.timestamp("us"), safe=False), timezone)
+    return column.cast(INSTANT, safe=False)
 
 
 def _secrets(url: str) -> dict[str, str]:

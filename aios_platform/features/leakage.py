@@ -86,7 +86,7 @@ def audit(
         ArtifactMissing: A raw or feature table is gone.
     """
     replay = Replay(declaration, sql_folder, frames, store)
-    sampled = list(_moments(declaration, frames, store, cutoffs)) if replay.compared else []
+    sampled = list(_moments(declaration, frames, store, cutoffs)) if frames.schema.joined else []
     with ThreadPoolExecutor(MOMENTS_AT_ONCE) as pool:
         replayed = list(pool.map(lambda at: list(replay.at(*at)), sampled))
     rows, cells = 0, 0
@@ -110,7 +110,7 @@ def audit(
         moments=tuple(moment.as_py() for _, moment in sampled),
         rows_replayed=rows,
         cells_compared=cells,
-        nothing_joined=frames.rows > 0 and not replay.compared,
+        nothing_joined=frames.rows > 0 and not frames.schema.joined,
         single_feature_auc=separation,
         leaks=tuple(leaks.values()),
     )

@@ -153,7 +153,7 @@ def online_plan(declaration: ModelDeclaration, feature_store: "FeatureStore") ->
     }
     for view in on_demand:
         _add_requested(kinds, view)
-    fields = [f for f in contract.schema.fields if f.origin != "request"]
+    fields = contract.schema.joined
     moment = declaration.source.prediction_time
     return OnlinePlan(
         inputs=tuple(kinds),

@@ -35,7 +35,6 @@ from feast.infra.utils.postgres.connection_utils import (  # noqa: TID253
     _get_conninfo,
 )
 from feast.protos.feast.serving.ServingService_pb2 import (  # noqa: TID253
-    FieldStatus,
     GetOnlineFeaturesResponse,
 )
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey  # noqa: TID253
@@ -46,17 +45,11 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 from pydantic import model_validator
 
 from aios_platform.errors import DatabaseUnavailable, SettingsError
-from aios_platform.features.reading_time import reading_time
+from aios_platform.features.online_ages import AgesEnforced, expire, without_gaps
 
 Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 COLUMNS = ("entity_key", "feature_name", "value", "value_text", "event_ts", "created_ts")
 WAIT_SECONDS = 30.0
-NOBODY: dict[str, Any] = {
-    "string_val": "\0",
-    "bytes_val": b"\0",
-    "int64_val": -(2**63),
-    "int32_val": -(2**31),
-}
 # Of COPY's text format: https://www.postgresql.org/docs/current/sql-copy.html
 NULL = "\\N"
 ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -84,7 +77,7 @@ class NewestWinsOnlineStoreConfig(PostgreSQLOnlineStoreConfig):  # type: ignore[
         return {**_parts(values["url"]), **values}
 
 
-class NewestWinsOnlineStore(PostgreSQLOnlineStore):  # type: ignore[misc]
+class NewestWinsOnlineStore(AgesEnforced, PostgreSQLOnlineStore):  # type: ignore[misc]
     """Feast's Postgres online store with ordered writes and ages enforced."""
 
     _conn_pool: ConnectionPool[Any] | None = None
@@ -137,28 +130,6 @@ class NewestWinsOnlineStore(PostgreSQLOnlineStore):  # type: ignore[misc]
         self.written[table.name] += len(data)
         if progress:
             progress(len(data))
-
-    def _read_features_per_fv(
-        self,
-        config: RepoConfig,
-        grouped_refs: list[Any],
-        join_key_values: dict[str, Any],
-        entity_name_to_join_key_map: dict[str, str],
-        online_features_response: GetOnlineFeaturesResponse,
-        *rest: Any,
-        **named: Any,
-    ) -> None:
-        done = len(online_features_response.results)
-        super()._read_features_per_fv(
-            config,
-            grouped_refs,
-            without_gaps(join_key_values),
-            entity_name_to_join_key_map,
-            online_features_response,
-            *rest,
-            **named,
-        )
-        expire(online_features_response, done, grouped_refs)
 
     async def _read_features_per_fv_async(
         self,
@@ -324,38 +295,6 @@ def _lines(config: RepoConfig, data: Sequence[Row]) -> Iterator[str]:
                 f"{told}\t{times}\t{place}\n"
             )
             place += 1
-
-
-def without_gaps(join_key_values: dict[str, list[Value]]) -> dict[str, list[Value]]:
-    """Keys of nobody in place of nulls, on which Feast fails: a null key finds no features."""
-    filled = {}
-    for name, values in join_key_values.items():
-        kinds = [value.WhichOneof("val") for value in values]
-        kind = next((k for k in kinds if k in NOBODY), "string_val")
-        filled[name] = [
-            value if present else Value(**{kind: NOBODY[kind]})
-            for value, present in zip(values, kinds, strict=True)
-        ]
-    return filled
-
-
-def expire(response: GetOnlineFeaturesResponse, done: int, grouped_refs: list[Any]) -> None:
-    """Make null what is past its view's TTL."""
-    moment = reading_time().timestamp()
-    ttls: list[float | None] = []
-    for view, features in grouped_refs:
-        ttl = view.ttl.total_seconds() if view.ttl else None
-        ttls += [ttl] * len(features)
-    for vector, ttl in zip(response.results[done:], ttls, strict=True):
-        if ttl is None:
-            continue
-        for place, (status, event) in enumerate(
-            zip(vector.statuses, vector.event_timestamps, strict=True)
-        ):
-            age = moment - (event.seconds + event.nanos / 1e9)
-            if status == FieldStatus.PRESENT and age > ttl:
-                vector.values[place].Clear()
-                vector.statuses[place] = FieldStatus.OUTSIDE_MAX_AGE
 
 
 def _utc(moment: datetime | None) -> datetime | None:

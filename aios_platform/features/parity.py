@@ -61,7 +61,7 @@ def online_parity(
         ).to_arrow()
     asked = entities.drop_columns([TIME]) if TIME not in contract.columns else entities
     online = read_online(feature_store, contract.service, asked.to_pylist(), as_of=moment)
-    names = [field.name for field in contract.schema.fields if field.origin != "request"]
+    names = [field.name for field in contract.schema.joined]
     return _compared(names, entities[declaration.source.row_id].to_pylist(), online.values, offline)
 
 

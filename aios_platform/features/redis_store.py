@@ -23,7 +23,7 @@ from feast.protos.feast.types.Value_pb2 import Value  # noqa: TID253
 from feast.repo_config import RepoConfig  # noqa: TID253
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from aios_platform.features.online_store import expire, without_gaps
+from aios_platform.features.online_ages import AgesEnforced
 
 Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
@@ -37,7 +37,7 @@ class NewestWinsRedisOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[
     ] = "aios_platform.features.redis_store.NewestWinsRedisOnlineStore"
 
 
-class NewestWinsRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
+class NewestWinsRedisOnlineStore(AgesEnforced, RedisOnlineStore):  # type: ignore[misc]
     """Feast's Redis store with corrections written and ages enforced."""
 
     def online_write_batch(
@@ -68,32 +68,12 @@ class NewestWinsRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         if progress:
             progress(len(data))
 
-    def _read_features_per_fv(
-        self,
-        config: RepoConfig,
-        grouped_refs: list[Any],
-        join_key_values: dict[str, Any],
-        entity_name_to_join_key_map: dict[str, str],
-        online_features_response: Any,
-        *rest: Any,
-        **named: Any,
-    ) -> None:
-        done = len(online_features_response.results)
-        super()._read_features_per_fv(
-            config,
-            grouped_refs,
-            without_gaps(join_key_values),
-            entity_name_to_join_key_map,
-            online_features_response,
-            *rest,
-            **named,
-        )
+    def _mark_absent(self, response: Any, done: int) -> None:
         # Feast calls present, of the year 1970, what is not there.
-        for vector in online_features_response.results[done:]:
+        for vector in response.results[done:]:
             for place, event in enumerate(vector.event_timestamps):
                 if not event.seconds:
                     vector.statuses[place] = FieldStatus.NOT_FOUND
-        expire(online_features_response, done, grouped_refs)
 
 
 def _aware(moment: datetime) -> datetime:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from aios_platform.artifacts import ArtifactStore
-from aios_platform.contracts.datasets import DatasetVersion, FeatureField
+from aios_platform.contracts.datasets import DatasetVersion
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.record import Record
 from aios_platform.contracts.windows import Window
@@ -83,7 +83,7 @@ class Replay:
             with replaced(files):
                 known = self._join(entities)
         used = self._join(entities)
-        for field in self.compared:
+        for field in self.contract.schema.joined:
             name = field.name
             then = as_input(known[name], field, version.key)
             yield self._compare(name, ids, moment, as_input(used[name], field, "now"), then)
@@ -97,11 +97,6 @@ class Replay:
                     frame[name].filter(pc.is_valid(place)),
                     then.take(place.drop_null()),
                 )
-
-    @property
-    def compared(self) -> list[FeatureField]:
-        """The inputs that are joined; what a request brings is not."""
-        return [field for field in self.contract.schema.fields if field.origin != "request"]
 
     def _raw_rows(self, version: DatasetVersion) -> pa.Table:
         dataset = f"{self.declaration.name}/raw/{self.declaration.source.rows}"

@@ -14,6 +14,7 @@ from aios_platform.contracts.datasets import DatasetVersion
 from aios_platform.contracts.record import digest_of
 from aios_platform.errors import ScoringError
 from aios_platform.inference.session import Session
+from aios_platform.metrics.truth import likeliest
 
 BATCH_ROWS = 8192
 
@@ -181,8 +182,7 @@ def _answer_columns(session: Session, batch: pa.RecordBatch) -> dict[str, pa.Arr
         return {answers.columns[0]: pa.array(found)}
     columns = {n: pa.array(found[:, place]) for place, n in enumerate(answers.columns)}
     if answers.classes:
-        places = pa.array(found.argmax(axis=1))
-        columns[PREDICTED] = pa.array(answers.classes, pa.string()).take(places)
+        columns[PREDICTED] = likeliest(found, answers.classes)
     return columns
 
 

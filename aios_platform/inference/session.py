@@ -6,18 +6,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from aios_platform.contracts.answers import BINARY_OUTPUT, AnswerSchema
+from aios_platform.columns import is_list, is_text, other_lengths, vector_matrix
+from aios_platform.contracts.answers import ANSWERS_PROPERTY, BINARY_OUTPUT, AnswerSchema
 from aios_platform.contracts.record import nearest
 from aios_platform.errors import ScoringError
 
 # Small enough for the intermediate values of a batch to stay in the processor's cache.
 BATCH_ROWS = 1024
 OUTPUT = BINARY_OUTPUT
-METADATA = "aios.answers"
 SUM_TOLERANCE = 1e-4
 FLOAT = "tensor(float)"
 STRING = "tensor(string)"
@@ -79,7 +78,7 @@ class Session:
             length = self._lengths.get(name)
             if kind == STRING:
                 fits, expected = _is_text(found), "a string"
-            elif isinstance(length, int) and (length > 1 or _is_list(found)):
+            elif isinstance(length, int) and (length > 1 or is_list(found)):
                 fits, expected = _is_vector(found, length), f"a vector of {length} numbers"
             else:
                 fits, expected = _is_number(found), "a number"
@@ -108,7 +107,7 @@ class Session:
         if kind == STRING:
             texts = _texts(column)
             return texts if name in self._lengths else texts[:, 0]
-        if _is_list(column.type):
+        if is_list(column.type):
             return _vectors(column, name, self._lengths[name])
         return _numbers(column)
 
@@ -175,14 +174,14 @@ EXPECTED = {
 
 def answers_of(session: Any) -> AnswerSchema:
     """What a model says of its answers; one that says nothing answers a probability."""
-    said = session.get_modelmeta().custom_metadata_map.get(METADATA)
+    said = session.get_modelmeta().custom_metadata_map.get(ANSWERS_PROPERTY)
     if said is None:
         return AnswerSchema()
     try:
         return AnswerSchema.model_validate_json(said)
     except ValidationError as error:
         raise ScoringError(
-            f"The model's property '{METADATA}' is not a schema of answers: {error}",
+            f"The model's property '{ANSWERS_PROPERTY}' is not a schema of answers: {error}",
             remedy="Score models that the platform's training exported.",
         ) from error
 
@@ -272,40 +271,26 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind))
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
-
-
 def _is_vector(kind: pa.DataType, length: int) -> bool:
     if pa.types.is_fixed_size_list(kind) and kind.list_size != length:
         return False
-    return _is_list(kind) and _is_number(kind.value_type)
+    return is_list(kind) and _is_number(kind.value_type)
 
 
 def _is_text(kind: pa.DataType) -> bool:
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(
-        pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_null(plain)
-    )
+    return is_text(kind) or bool(pa.types.is_null(plain))
 
 
 def _vectors(column: pa.Array | pa.ChunkedArray, name: str, length: int) -> NDArray[np.float32]:
-    """Lists of numbers as a matrix, NaN where there is none."""
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    present = whole.drop_null()
-    wrong = set(pc.unique(pc.list_value_length(present)).to_pylist()) - {length}
+    wrong = other_lengths(column, length)
     if wrong:
         raise ScoringError(
-            f"The vectors of '{name}' have {sorted(wrong)[:3]} numbers in some rows; the model "
+            f"The vectors of '{name}' have {wrong[:3]} numbers in some rows; the model "
             f"takes {length}.",
             remedy="Send vectors of the declared length.",
         )
-    values = present.flatten().cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
-    matrix = np.full((len(whole), length), np.nan, dtype=np.float32)
-    matrix[~whole.is_null().to_numpy(zero_copy_only=False)] = values.reshape(-1, length)
-    return matrix
+    return vector_matrix(column, length)
 
 
 def _numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:

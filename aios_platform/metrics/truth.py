@@ -4,6 +4,7 @@ Training, exam, performance and replay read labels and answers here, so that a c
 code everywhere.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,16 @@ def answers_in(table: pa.Table, answers: AnswerSchema) -> NDArray[np.float64]:
         column = pc.fill_null(table[name].cast(pa.float64()), float("nan"))
         found.append(np.asarray(column.to_numpy()))
     return found[0] if answers.flat else np.column_stack(found)
+
+
+def likeliest(scores: NDArray[Any], classes: Sequence[str]) -> pa.Array:
+    """The likeliest class of each row, strings.
+
+    Args:
+        scores: Shape (n, classes), probabilities.
+        classes: The classes, in their order.
+    """
+    return pa.array(classes, pa.string()).take(pa.array(scores.argmax(axis=1)))
 
 
 def judged(scores: NDArray[Any], task: Task) -> NDArray[Any]:

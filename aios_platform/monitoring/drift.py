@@ -17,7 +17,7 @@ from aios_platform.contracts.datasets import FeatureField, FieldKind
 from aios_platform.contracts.record import Record
 from aios_platform.contracts.surveillance import Monitoring
 from aios_platform.errors import DataError
-from aios_platform.metrics.truth import judged
+from aios_platform.metrics.truth import judged, likeliest
 from aios_platform.monitoring.psi import (
     ColumnBins,
     ReferenceBins,
@@ -140,7 +140,7 @@ def prediction_bins(
     answers = answers or AnswerSchema()
     field = prediction_field(answers)
     if answers.classes:
-        column = pa.array(answers.classes, pa.string()).take(pa.array(scores.argmax(axis=1)))
+        column = likeliest(scores, answers.classes)
     else:
         column = pa.array(judged(scores, answers.task))
     return reference_bins(pa.table({field.name: column}), [field])
@@ -195,7 +195,9 @@ def detect(
     found = [_judge(bins, frame[bins.name], reference.rows, monitoring) for bins in
              reference.columns]  # fmt: skip
     if reference_sample is not None:
-        past = pa.table({name: measured_column(reference_sample, name) for name in names})
+        # No more than the tests look at: statistics of texts cost more than a column.
+        sampled = sample(reference_sample, monitoring.test_rows)
+        past = pa.table({name: measured_column(sampled, name) for name in names})
         found = _tested(found, frame, past, reference, monitoring)
     weights = measured_importance(importance or {}, names)
     features = tuple(
@@ -235,13 +237,12 @@ def _weighted(judged: Sequence[ColumnDrift], drifted: Sequence[ColumnDrift]) -> 
 def _tested(
     found: Sequence[ColumnDrift],
     frame: pa.Table,
-    reference_sample: pa.Table,
+    past: pa.Table,
     reference: ReferenceBins,
     monitoring: Monitoring,
 ) -> list[ColumnDrift]:
     """The columns with their tests; what chance explains has not drifted."""
     current = sample(frame, monitoring.test_rows)
-    past = sample(reference_sample, monitoring.test_rows)
     tested = [
         _test(column, bins, current[bins.name], past[bins.name])
         for column, bins in zip(found, reference.columns, strict=True)

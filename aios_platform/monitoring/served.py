@@ -20,6 +20,7 @@ from aios_platform.contracts.datasets import FeatureSchema
 from aios_platform.contracts.declaration import Label
 from aios_platform.contracts.serving import Hop
 from aios_platform.contracts.windows import Window
+from aios_platform.metrics.truth import likeliest
 from aios_platform.monitoring.labels import KNOWN_AT, PREDICTED_AT
 from aios_platform.monitoring.served_content import ANSWER, Served, decode
 
@@ -215,7 +216,7 @@ def _answered(answers: pa.Table) -> dict[str, pa.ChunkedArray]:
     classes = [name.removeprefix(OF_CLASS) for name in found if name.startswith(OF_CLASS)]
     if classes and answers.num_rows:
         scores = np.column_stack([column.to_numpy() for column in found.values()])
-        found[PREDICTED] = pa.array(classes, pa.string()).take(pa.array(scores.argmax(axis=1)))
+        found[PREDICTED] = likeliest(scores, classes)
     return found
 
 

@@ -16,6 +16,7 @@ statistic               of
 ======================= ======================================================================
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -23,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from aios_platform.columns import is_text
 from aios_platform.contracts.datasets import FeatureField, FieldKind
 
 VECTOR = ("mean", "deviation", "zeros")
@@ -65,7 +67,7 @@ def measured_column(frame: pa.Table, name: str) -> pa.ChunkedArray:
         return frame[name]
     source, _, statistic = name.rpartition(".")
     column = frame[source]
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if is_text(column.type):
         return _of_text(column, statistic)
     return pa.chunked_array([pa.array(_of_vectors(column, statistic), from_pandas=True)])
 
@@ -78,7 +80,7 @@ def measured(frame: pa.Table, fields: Iterable[FeatureField]) -> pa.Table:
 def measured_importance(weights: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
     """Weights of measured columns: those of one feature share its weight."""
     sources = {name: source_of(name, weights) for name in names}
-    counts = {source: list(sources.values()).count(source) for source in set(sources.values())}
+    counts = Counter(sources.values())
     return {n: weights[s] / counts[s] for n, s in sources.items() if s in weights}
 
 

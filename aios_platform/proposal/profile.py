@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pad
 
+from aios_platform.columns import is_list, is_text
 from aios_platform.contracts.record import nearest
+from aios_platform.data.stored import as_instants
 from aios_platform.errors import DataError
 
 BATCH_ROWS = 65_536
@@ -151,30 +153,6 @@ def _days(column: pa.ChunkedArray, name: str, timezone: str) -> Iterator[tuple[d
     for entry in counted.to_pylist():
         if entry["values"] is not None:
             yield entry["values"], entry["counts"]
-
-
-def as_instants(column: pa.ChunkedArray, timezone: str) -> pa.ChunkedArray:
-    """Times in UTC."""
-    if is_text(column.type) or pa.types.is_date(column.type):
-        column = column.cast(pa.timestamp("us"))
-    if not pa.types.is_timestamp(column.type):
-        raise pa.ArrowInvalid(f"{column.type} is no timestamp")
-    if column.type.tz is None:
-        column = pc.assume_timezone(column.cast(pa.timestamp("us"), safe=False), timezone)
-    return column.cast(pa.timestamp("us", "UTC"), safe=False)
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column holds texts."""
-    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain))
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a column holds lists."""
-    return bool(
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
 
 
 def is_number(kind: pa.DataType) -> bool:

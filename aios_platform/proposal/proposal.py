@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from aios_platform.columns import is_list, is_text
 from aios_platform.contracts.answers import AnswerSchema
 from aios_platform.contracts.datasets import FieldKind
 from aios_platform.contracts.declaration import ModelDeclaration
@@ -21,9 +22,7 @@ from aios_platform.proposal.profile import (
     LONG_TEXT,
     ColumnProfile,
     Profile,
-    is_list,
     is_number,
-    is_text,
 )
 
 ROWS = "rows"

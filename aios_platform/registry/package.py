@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from aios_platform.contracts.answers import AnswerSchema
+from aios_platform.contracts.answers import ANSWERS_PROPERTY, AnswerSchema
 from aios_platform.contracts.datasets import FeatureSchema, FieldKind
 from aios_platform.errors import RegistryError
 from aios_platform.registry.origin import library_versions
@@ -78,7 +78,7 @@ def write_package(
 
 def _answers(model: Any) -> AnswerSchema | None:
     """What an exported model says of its answers; None: a probability."""
-    said = {entry.key: entry.value for entry in model.metadata_props}.get("aios.answers")
+    said = {entry.key: entry.value for entry in model.metadata_props}.get(ANSWERS_PROPERTY)
     return None if said is None else AnswerSchema.model_validate_json(said)
 
 

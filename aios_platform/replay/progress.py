@@ -41,6 +41,12 @@ class EveryTraining(AskedTraining):
     model_digest: str
     shared: bool = Field(description="The loop trained the same model at that moment.")
 
+    @classmethod
+    def beside(cls, asked: AskedTraining, model_digest: str, seconds: float) -> "EveryTraining":
+        """One that was trained beside the replay, in so many seconds on top of those before."""
+        said = asked.model_dump() | {"seconds": asked.seconds + seconds}
+        return cls(**said, model_digest=model_digest, shared=False)
+
 
 class Progress(Record):
     """A replay under way, or done."""

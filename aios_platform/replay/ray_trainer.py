@@ -96,9 +96,7 @@ class RayYardstickTrainer:
                     remedy="The same command goes on where it was.",
                 ) from error
             self._asked.popleft()
-            said = asked.model_dump()
-            said["seconds"] += seconds
-            yield EveryTraining(**said, model_digest=digest, shared=False)
+            yield EveryTraining.beside(asked, digest, seconds)
 
 
 def _train(declaration: ModelDeclaration, root: str, home: Path, wanted: str) -> tuple[str, float]:

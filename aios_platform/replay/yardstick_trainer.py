@@ -99,9 +99,7 @@ class YardstickTrainer:
             if isinstance(answer, AiosError):
                 raise answer
             digest, seconds = answer
-            asked = self._asked.popleft().model_dump()
-            asked["seconds"] += seconds
-            yield EveryTraining(**asked, model_digest=digest, shared=False)
+            yield EveryTraining.beside(self._asked.popleft(), digest, seconds)
 
 
 def _work(connection: Connection, declaration: ModelDeclaration, root: str, home: Path) -> None:

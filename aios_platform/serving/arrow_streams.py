@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from aios_platform.columns import is_list
 from aios_platform.errors import RequestRefused
 from aios_platform.serving.contract import InputContract
 from aios_platform.serving.inputs import LONG_TEXT_MAX, TEXT_MAX
@@ -172,10 +173,7 @@ def _refuse_other_vectors(name: str, column: pa.Array, length: int) -> None:
     kind = column.type
     if pa.types.is_null(kind):
         return
-    lists = (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
-    if not lists or not (
+    if not is_list(kind) or not (
         pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
     ):
         raise wrong_type(name, kind, f"lists of {length:,} numbers")

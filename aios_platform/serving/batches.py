@@ -169,7 +169,7 @@ def unread(features: FeatureSchema, views: int, rows: int) -> FeatureBlock:
         views: How many views its stored features come from.
         rows: How many rows there are.
     """
-    stored = [feature for feature in features.fields if feature.origin != "request"]
+    stored = features.joined
     numbers = sum(feature.kind is FieldKind.NUMERICAL for feature in stored)
     return FeatureBlock(
         matrix=np.full((rows, numbers), np.nan, dtype=np.float32),

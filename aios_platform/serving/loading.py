@@ -129,7 +129,7 @@ class Origins:
         Raises:
             VersionUnusable: The feature service is not the one that it was trained on.
         """
-        if all(field.origin == "request" for field in pinned.features.fields):
+        if pinned.nothing_joined:
             return None
         try:
             plan = online_plan(declaration, feature_store(self.feature_repo, self.database))

@@ -20,6 +20,12 @@ EVALUATION_BATCH = 8192
 BLOCK = 16
 
 
+def batches_of(rows: int, size: int, processes: int) -> int:
+    """Batches of an epoch; a last one with fewer rows than processes is left out."""
+    whole, rest = divmod(rows, size)
+    return whole + (rest >= processes)
+
+
 class SlicedBatches:
     """Batches of rows; any iterable with a length serves Lightning as a loader.
 
@@ -47,8 +53,7 @@ class SlicedBatches:
         self.epoch = 0
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.rows[-1]), self.batch_size)
-        return whole + (rest >= self.shard[1])
+        return batches_of(len(self.rows[-1]), self.batch_size, self.shard[1])
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the permutation."""

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from aios_platform.columns import is_text
 from aios_platform.contracts.datasets import FeatureSchema
 from aios_platform.contracts.record import nearest
 from aios_platform.errors import TrainingError
 from aios_platform.training.tokens import TextOptions, Words, fit_words
-from aios_platform.training.vectors import VectorScale, fit_scale, vector_matrix
+from aios_platform.training.vectors import VectorScale, checked_vectors, fit_scale
 
 UNKNOWN = 0
 # Quantiles between which the distribution function is linear; denser in the tails, and short of
@@ -218,13 +219,12 @@ def _vocabulary(column: pa.ChunkedArray) -> tuple[str, ...]:
 
 def _vectors(frame: pa.Table, name: str, schema: FeatureSchema) -> NDArray[np.float32]:
     (length,) = (field.length or 0 for field in schema.fields if field.name == name)
-    return vector_matrix(_column(frame, name), name, length)
+    return checked_vectors(_column(frame, name), name, length)
 
 
 def _strings(frame: pa.Table, name: str) -> pa.ChunkedArray:
     column = _column(frame, name)
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    if not is_text(column.type):
         raise TrainingError(
             f"The feature '{name}' is of type {column.type}; expected string.",
             remedy="Declare the type that it has, or cast it in its feature view.",

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from aios_platform.contracts.answers import BINARY_OUTPUT, AnswerSchema
+from aios_platform.contracts.answers import ANSWERS_PROPERTY, BINARY_OUTPUT, AnswerSchema
 from aios_platform.contracts.datasets import FeatureSchema
 from aios_platform.errors import ExportError
 from aios_platform.training.encoding import UNKNOWN, Encoding, raw_inputs, texts_of
-from aios_platform.training.tokens import opsets, words_type
+from aios_platform.training.tokens import OPSET, opsets, words_type
 
 if TYPE_CHECKING:
     from torch import nn
 
-OPSET = 20
 TOLERANCE = 1e-5
-METADATA = "aios.answers"
 NUMERICAL, CATEGORICAL = "numerical", "categorical"
 
 
@@ -74,7 +72,7 @@ def export_onnx(
         producer_name="aios-platform",
         ir_version=10,
     )
-    helper.set_model_props(whole, {METADATA: answers.model_dump_json()})
+    helper.set_model_props(whole, {ANSWERS_PROPERTY: answers.model_dump_json()})
     try:
         onnx.checker.check_model(whole, full_check=True)
     except onnx.checker.ValidationError as error:

@@ -19,7 +19,7 @@ from aios_platform.contracts.models import Epoch
 from aios_platform.contracts.training import Training
 from aios_platform.errors import TrainingError
 from aios_platform.training.checkpoints import load_state, save_state
-from aios_platform.training.data import InMemoryData, Rows, stream_seed
+from aios_platform.training.data import InMemoryData, Rows, batches_of, stream_seed
 from aios_platform.training.module import MONITOR, Reporting, Supervised, Tally
 from aios_platform.training.networks import NetworkInputs, build_network
 from aios_platform.training.objective import Objective
@@ -62,9 +62,8 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Steps of an epoch; a last batch with fewer rows than devices is left out."""
-        whole, rest = divmod(len(self.train[-1]), self.batch_size)
-        return whole + (rest >= self.training.devices)
+        """Steps of an epoch."""
+        return batches_of(len(self.train[-1]), self.batch_size, self.training.devices)
 
     def network(self, member: int) -> nn.Module:
         """A network with the member's initial weights.

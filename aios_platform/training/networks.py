@@ -54,9 +54,8 @@ def network_class(name: str) -> type[nn.Module]:
         ExtensionError: The package that adds it cannot be imported.
     """
     if name in NETWORKS:
-        found: Any = dict(zip(NETWORKS, (EmbeddingMLP, Convolutional, TextEmbedding), strict=True))[
-            name
-        ]
+        own = (EmbeddingMLP, Convolutional, TextEmbedding)
+        found: Any = own[NETWORKS.index(name)]
     elif ":" in name:
         module, _, attribute = name.partition(":")
         try:

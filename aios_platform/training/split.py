@@ -4,7 +4,7 @@ A frame may be larger than memory allows for beside its encoded rows. Nothing he
 columns are read a few at a time, rows some batches at a time, and only those of one side.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pad
 
+from aios_platform.columns import is_text
 from aios_platform.contracts.policy import Task
 from aios_platform.errors import TrainingError
 from aios_platform.metrics.truth import label_type
@@ -132,7 +133,8 @@ def split_windows(
     sides = []
     for name, keys in (("training", windows[:-held_out]), ("validation", windows[-held_out:])):
         rows = sum(counts[key].rows for key in keys)
-        low, high = (pick(getattr(counts[k], at) for k in keys) for pick, at in EXTREMES)
+        low = min(counts[key].low for key in keys)
+        high = max(counts[key].high for key in keys)
         if low == high:
             lacking = "both classes are" if expected == pa.bool_() else "two different ones are"
             raise TrainingError(
@@ -148,9 +150,6 @@ def split_windows(
     return Split(*sides)
 
 
-EXTREMES: tuple[tuple[Callable[[Iterator[Any]], Any], str], ...] = ((min, "low"), (max, "high"))
-
-
 class _Labels(NamedTuple):
     """How many labels a window has, and their extremes."""
 
@@ -164,7 +163,7 @@ def _fits(kind: pa.DataType, expected: pa.DataType) -> bool:
     if expected == pa.float64():
         return bool(pa.types.is_floating(plain) or pa.types.is_integer(plain))
     if expected == pa.string():
-        return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain))
+        return is_text(plain)
     return bool(plain == expected)
 
 

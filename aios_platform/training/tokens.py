@@ -21,6 +21,7 @@ WORD = r"[\pL\pN$!%]+"
 FIRST_WORD, UNKNOWN_WORD, NO_WORD = 2, 1, 0
 CHUNK = 1024
 CONTRIB = "com.microsoft"
+OPSET = 20
 
 
 class TextOptions(Record):
@@ -192,5 +193,5 @@ def opsets(*, texts: bool) -> list[Any]:
     """The operator sets that an exported graph is made of."""
     from onnx import helper
 
-    sets = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 3)]
+    sets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 3)]
     return [*sets, helper.make_opsetid(CONTRIB, 1)] if texts else sets

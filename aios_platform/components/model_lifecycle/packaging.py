@@ -102,11 +102,11 @@ def build_package(
             remedy="Train again once the labels of a later window are known.",
         )
     # A probability has sets and a logistic model; several classes and a number have neither.
-    binary = names.declaration.task == "binary_classification"
-    sets = None
-    if binary:
-        sets = _tried(names, "prediction sets", lambda: _conformal(names, calibration, exam))
     task = names.declaration.task
+    sets = simple = None
+    if task == "binary_classification":
+        sets = _tried(names, "prediction sets", lambda: _conformal(names, calibration, exam))
+        simple = _tried(names, "simple model", lambda: _simple(names, store, record, exam))
     tiers = [_figures(TierModel.FULL, full, exam, record, sets, task)]
     fast = _tried(
         names, "int8 tier", lambda: quantised(full, sample(calibration.frame, RANGE_ROWS))
@@ -120,9 +120,7 @@ def build_package(
         service_digest=record.service_digest,
         features=record.features,
         tiers=tuple(tiers),
-        simple=_tried(names, "simple model", lambda: _simple(names, store, record, exam))
-        if binary
-        else None,
+        simple=simple,
         conformal=sets,
         exam_windows=record.exam_windows,
     )
