@@ -14,7 +14,7 @@ from aios_platform.contracts.datasets import DatasetVersion
 from aios_platform.contracts.record import digest_of
 from aios_platform.errors import ScoringError
 from aios_platform.inference.session import Session
-from aios_platform.metrics.truth import likeliest
+from aios_platform.metrics.truth import by_column, likeliest
 
 BATCH_ROWS = 8192
 
@@ -178,9 +178,7 @@ def _answer_columns(session: Session, batch: pa.RecordBatch) -> dict[str, pa.Arr
     """Answer columns, and the likeliest class where there are several."""
     answers = session.answers
     found = session.predict(batch)
-    if answers.flat:
-        return {answers.columns[0]: pa.array(found)}
-    columns = {n: pa.array(found[:, place]) for place, n in enumerate(answers.columns)}
+    columns = {name: pa.array(values) for name, values in by_column(found, answers).items()}
     if answers.classes:
         columns[PREDICTED] = likeliest(found, answers.classes)
     return columns

@@ -97,6 +97,18 @@ def answers_in(table: pa.Table, answers: AnswerSchema) -> NDArray[np.float64]:
     return found[0] if answers.flat else np.column_stack(found)
 
 
+def by_column(scores: NDArray[np.float32], answers: AnswerSchema) -> dict[str, NDArray[np.float32]]:
+    """Answers column by column, each contiguous; what `answers_in` puts together again.
+
+    Args:
+        scores: Shape (n,) or (n, answer columns).
+        answers: What they are.
+    """
+    if answers.flat:
+        return {answers.columns[0]: scores}
+    return dict(zip(answers.columns, np.ascontiguousarray(scores.T), strict=True))
+
+
 def likeliest(scores: NDArray[Any], classes: Sequence[str]) -> pa.Array:
     """The likeliest class of each row, strings.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from aios_platform.contracts.answers import AnswerSchema
 from aios_platform.contracts.datasets import FeatureField, FeatureSchema, FieldKind
 from aios_platform.errors import ArtifactCorrupt
+from aios_platform.metrics.truth import by_column
 
 INSTANT = pa.timestamp("us", tz="UTC")
 KIND, ORIGIN = b"kind", b"origin"
@@ -91,9 +92,7 @@ def encode(batches: Sequence[ServedRows]) -> bytes:
         pa.array(_chained(batch.sources for batch in batches), pa.string()),
     ]
     fields = list(ANSWER)
-    for name, values in zip(
-        schema.columns, [scores] if schema.flat else np.ascontiguousarray(scores.T), strict=True
-    ):
+    for name, values in by_column(scores, schema).items():
         columns.append(pa.array(values, pa.float32()))
         fields.append(pa.field(name, pa.float32()))
     texts = dict(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from aios_platform.contracts.answers import PREDICTED, AnswerSchema
 from aios_platform.contracts.serving import Hop
+from aios_platform.metrics.truth import by_column
 from aios_platform.serving.problems import MEDIA_TYPE, Problem
 from aios_platform.serving.work import Work
 
@@ -50,9 +51,7 @@ def columns_by_name(scores: NDArray[np.float32], answers: AnswerSchema) -> dict[
         scores: Shape (rows,) or (rows, answer columns), float32.
         answers: What they are.
     """
-    if answers.flat:
-        return {answers.columns[0]: scores}
-    found: dict[str, Any] = dict(zip(answers.columns, np.ascontiguousarray(scores.T), strict=True))
+    found: dict[str, Any] = dict(by_column(scores, answers))
     if answers.classes:
         found[PREDICTED] = [answers.classes[place] for place in scores.argmax(axis=1).tolist()]
     return found

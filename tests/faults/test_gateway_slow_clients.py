@@ -110,6 +110,7 @@ def test_a_client_that_does_not_read_is_closed_and_takes_no_memory(served):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", served.port))
         client.settimeout(0.1)
+        served.until(lambda: connections(served))
         try:
             while connections(served):
                 with suppress(TimeoutError):
