@@ -9,10 +9,10 @@ UV = $(BIN)/uv
 UV_LINKS = $(foreach link,$(sort $(FIND_LINKS)),--find-links $(link))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui stack secrets images test lint docs format lock bench clean
+.PHONY: help setup demo ui stack secrets images test test-faults lint docs format lock bench clean
 
 help: ## List the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info[:2] < (3, 14), "Python 3.11, 3.12 or 3.13 is needed; set PYTHON=..."'
@@ -42,6 +42,10 @@ images: $(STAMP) ## Run what the Dockerfiles run, in clean environments (long).
 
 test: $(STAMP) ## The whole test suite.
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-faults: $(STAMP) ## The tests that break, stop and kill parts of it.
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/faults tests/e2e/test_replay_killed.py \
+		tests/integration/daemon/test_exactly_once.py tests/integration/promotion/test_flow.py
 
 lint: $(STAMP) ## ruff, mypy and import-linter.
 	@$(BIN)/ruff check .

@@ -5,8 +5,8 @@ A package declares, in its own `pyproject.toml`::
     [project.entry-points."aios_platform.networks"]
     wide_and_deep = "my_package.networks:WideAndDeep"
 
-and a declaration may then say `network: wide_and_deep`. Names are looked up without importing
-anything; a part is imported when it is used.
+and a declaration may then say `network: wide_and_deep` (docs/how-to/extend.md). Names are looked up
+without importing anything; a part is imported when it is used.
 """
 
 from collections.abc import Mapping
@@ -22,9 +22,6 @@ class Kind(StrEnum):
     """What can be added; the value is the group of the entry points."""
 
     NETWORK = "aios_platform.networks"
-    METRIC = "aios_platform.metrics"
-    FEATURES = "aios_platform.features"
-    GATE_RULE = "aios_platform.gate_rules"
     ALERT_OUTPUT = "aios_platform.alert_outputs"
 
 

@@ -126,6 +126,10 @@ class Settings(BaseSettings):
     alert_email_to: str | None = Field(
         default=None, description="Recipients of alerts by e-mail, separated by commas."
     )
+    alert_extensions: str | None = Field(
+        default=None,
+        description="Outputs of alerts that installed packages add, by name, separated by commas.",
+    )
 
     @model_validator(mode="after")
     def _whole_outputs(self) -> "Settings":
@@ -138,6 +142,17 @@ class Settings(BaseSettings):
                     f"AIOS_{given.upper()} is set without "
                     f"{' and '.join(f'AIOS_{name.upper()}' for name in missing)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _added_outputs(self) -> "Settings":
+        """Each name is one output: what is due is kept by it."""
+        names = self.added_alert_outputs
+        twice = [name for name in names if names.count(name) > 1 or name in ("log", *_OUTPUTS)]
+        if twice:
+            raise ValueError(
+                f"AIOS_ALERT_EXTENSIONS names '{twice[0]}', which is another output already"
+            )
         return self
 
     @model_validator(mode="after")
@@ -159,7 +174,14 @@ class Settings(BaseSettings):
         return (
             "log",
             *(name for name, group in _OUTPUTS.items() if _given(getattr(self, group[0]))),
+            *self.added_alert_outputs,
         )
+
+    @property
+    def added_alert_outputs(self) -> tuple[str, ...]:
+        """Names of the outputs of alerts that installed packages add."""
+        names = (name.strip() for name in (self.alert_extensions or "").split(","))
+        return tuple(name for name in names if name)
 
     @property
     def home_path(self) -> Path:

@@ -1,4 +1,4 @@
-"""Where alerts go: the log, a webhook, e-mail.
+"""Where alerts go: the log, a webhook, e-mail, and what installed packages add.
 
 An output sends a batch or raises; it keeps nothing. A batch may be sent more than once (a process
 can die between sending and recording), each time with the same id and the same content: as
@@ -7,14 +7,24 @@ can die between sending and recording), each time with the same id and the same 
 
 import json
 import logging
+import traceback
 from typing import Protocol
 
 from aios_platform.alerts.mail import EmailOutput
 from aios_platform.alerts.webhook import WebhookOutput
 from aios_platform.contracts.alerts import AlertBatch, Severity
+from aios_platform.errors import AiosError, AlertError
+from aios_platform.extensions import Kind, load
 from aios_platform.settings import Settings
 
-__all__ = ["AlertOutput", "EmailOutput", "LogOutput", "WebhookOutput", "configured_outputs"]
+__all__ = [
+    "AddedOutput",
+    "AlertOutput",
+    "EmailOutput",
+    "LogOutput",
+    "WebhookOutput",
+    "configured_outputs",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +58,7 @@ def configured_outputs(configuration: Settings) -> list[AlertOutput]:
         outputs.append(
             EmailOutput(url.get_secret_value(), configuration.alert_email_from or "", recipients)
         )
+    outputs += [AddedOutput(name) for name in configuration.added_alert_outputs]
     return outputs
 
 
@@ -66,3 +77,39 @@ class LogOutput:
                 raised.id, alert.severity, alert.subject, alert.summary, alert.runbook,
                 json.dumps(alert.evidence),
             )  # fmt: skip
+
+
+class AddedOutput:
+    """An output that an installed package adds: a class, made without arguments for each batch.
+
+    It is imported when something is sent. So a package that is broken or gone is an output that
+    takes nothing: its alerts wait, and the other outputs are told.
+
+    Args:
+        name: Name of the entry point.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def send(self, batch: AlertBatch) -> None:
+        """Send one batch.
+
+        Raises:
+            AlertError: It cannot be imported or made, or did not take the batch.
+        """
+        try:
+            load(Kind.ALERT_OUTPUT, self.name)().send(batch)
+        except AlertError:
+            raise
+        except AiosError as error:
+            raise AlertError(error.what, remedy=error.remedy) from error
+        except Exception as error:
+            # The text of a foreign error may hold a URL with a secret.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            raise AlertError(
+                f"The output '{self.name}' failed: {type(error).__name__} in {place.name}, line "
+                f"{place.lineno}.",
+                remedy="Mend the package that adds it, or take its name out of "
+                "AIOS_ALERT_EXTENSIONS.",
+            ) from error

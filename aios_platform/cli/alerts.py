@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="What is wrong now, on what evidence, and who was told. docs/runbook.md says what to do "
-    "about each kind; the daemon delivers to the log, a webhook and e-mail (AIOS_ALERT_..., see "
-    "docs/operations.md).",
+    "about each kind; the daemon delivers to the log, a webhook, e-mail and added outputs "
+    "(AIOS_ALERT_..., see docs/operations.md).",
     no_args_is_help=True,
 )
 Number = Annotated[int, typer.Argument(metavar="ID", help="Number of the alert; `list` shows it.")]

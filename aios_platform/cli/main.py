@@ -13,6 +13,7 @@ from aios_platform.cli import (
     daemon,
     decisions,
     deployment,
+    extensions,
     initialise,
     ledger,
     lifecycle,
@@ -83,6 +84,7 @@ app.command()(daemon.daemon)
 app.command()(deployment.service)
 app.command()(deployment.stack)
 app.command()(workstation.env)
+app.command()(extensions.extensions)
 app.command()(backup.backup)
 app.command()(backup.restore)
 app.command(
