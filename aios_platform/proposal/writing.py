@@ -1,6 +1,5 @@
 """Writing a proposed declaration where definitions are found."""
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -19,11 +18,12 @@ def write(proposal: Proposal, folder: Path) -> Path:
         The file.
 
     Raises:
-        DeclarationError: There is something of this name, or the folder cannot be written.
+        DeclarationError: There is something of this name other than an empty folder, or the folder
+            cannot be written.
     """
     name = proposal.declaration.name
     place = folder / name
-    if place.exists():
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         raise DeclarationError(
             f"There is a model '{name}' already: {place}.",
             remedy="Choose another name, or remove the folder first.",
@@ -33,7 +33,7 @@ def write(proposal: Proposal, folder: Path) -> Path:
             made = Path(temporary) / name
             made.mkdir()
             (made / "defs.yaml").write_text(rendered(proposal))
-            shutil.move(made, place)
+            made.replace(place)
     except OSError as error:
         raise DeclarationError(
             f"{place} cannot be written: {error.strerror or error}.",

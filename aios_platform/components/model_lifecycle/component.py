@@ -19,6 +19,7 @@ from aios_platform.components.model_lifecycle.monitoring import monitoring_asset
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.promotion import promotion_assets
 from aios_platform.components.model_lifecycle.rollout_watch import rollout_sensor
+from aios_platform.components.model_lifecycle.scaffolding import ModelScaffolder
 from aios_platform.components.model_lifecycle.sensors import schedules_of, sensors_of
 from aios_platform.components.model_lifecycle.training import training_assets
 from aios_platform.contracts.declaration import ModelDeclaration
@@ -28,6 +29,7 @@ from aios_platform.errors import DeclarationError
 from aios_platform.settings import settings
 
 
+@dg.scaffold_with(ModelScaffolder)
 class ModelLifecycle(dg.Component):
     """A declared model and its whole lifecycle.
 
