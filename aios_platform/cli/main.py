@@ -13,6 +13,7 @@ from aios_platform.cli import (
     daemon,
     decisions,
     deployment,
+    doctor,
     extensions,
     initialise,
     ledger,
@@ -84,6 +85,7 @@ app.command()(daemon.daemon)
 app.command()(deployment.service)
 app.command()(deployment.stack)
 app.command()(workstation.env)
+app.command()(doctor.doctor)
 app.command()(extensions.extensions)
 app.command()(backup.backup)
 app.command()(backup.restore)

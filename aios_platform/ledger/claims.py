@@ -23,18 +23,20 @@ DAEMON_LOCK = "aios daemon"
 # From a claim to the record of its run lie one answer of a code server and a few writes.
 LEASE_SECONDS = 300
 
-_CLAIM_AGAIN = """
+# Whether a session holds the lock of the one daemon; asking does not take it.
+_DAEMON_RUNS = """EXISTS (
+            SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND (classid::bigint << 32 | objid::bigint) = hashtextextended(:lock, 0))"""
+_CLAIM_AGAIN = f"""
 UPDATE cause_claim SET asker = :asker, term = :term, run_id = :run_id,
     claimed_at = clock_timestamp()
 WHERE cause_key = :key AND attempt = :attempt AND run_id IS NULL AND outcome IS NULL
     AND :term = (SELECT term FROM daemon_term FOR SHARE)
     AND (asker = :asker AND term < :term
-        OR CAST(:run_id AS text) IS NOT NULL AND (term < :term OR NOT EXISTS (
-            SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
-            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            AND (classid::bigint << 32 | objid::bigint) = hashtextextended(:lock, 0)))
+        OR CAST(:run_id AS text) IS NOT NULL AND (term < :term OR NOT {_DAEMON_RUNS})
         OR abs(extract(epoch FROM clock_timestamp() - claimed_at)) > :lease)
-"""
+"""  # noqa: S608
 _COLUMNS = "cause_key AS key, attempt, model, job, cause, asker, term, run_id, outcome"
 
 
@@ -199,6 +201,17 @@ def new_term(database: Database) -> int:
                 text("UPDATE daemon_term SET term = term + 1 RETURNING term")
             ).scalar_one()
         )
+
+
+def daemon_runs(database: Database) -> bool:
+    """Whether a daemon schedules on this database now.
+
+    Raises:
+        DatabaseUnavailable: The server does not answer.
+    """
+    with database.begin() as connection:
+        found = connection.execute(text(f"SELECT {_DAEMON_RUNS}"), {"lock": DAEMON_LOCK})
+        return bool(found.scalar_one())
 
 
 def term_now(database: Database) -> int:
