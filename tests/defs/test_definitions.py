@@ -3,7 +3,6 @@
 import copy
 import re
 from datetime import UTC, datetime
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -167,11 +166,10 @@ def test_a_wrong_file_is_refused_by_dagster_with_its_path(pattern, replacement, 
     wrong, count = re.subn(pattern, replacement, text, count=1)
     assert count == 1
     with create_defs_folder_sandbox() as sandbox:
-        path = sandbox.scaffold_component(
-            component_cls=ModelLifecycle, defs_yaml_contents=yaml.safe_load(wrong)
-        )
-        (Path(path) / "features").mkdir()
-        (Path(path) / "features" / "x.sql").write_text("SELECT 1")
+        path = sandbox.defs_folder_path / "model"
+        (path / "features").mkdir(parents=True)
+        (path / "defs.yaml").write_text(wrong)
+        (path / "features" / "x.sql").write_text("SELECT 1")
         with pytest.raises(ComponentTreeException) as caught, sandbox.build_all_defs():
             pass
     told = "".join(_chain(caught.value))

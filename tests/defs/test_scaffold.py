@@ -75,8 +75,10 @@ def test_it_writes_a_declaration_that_loads(checkout, run):
         ([], '"maturity_days" ], "msg": "Field required"'),
         (["--data", "orders.parquet", "--label", "lrge", "--time", "at", "--maturity-days", "2"],
          "Did you mean 'large'?"),
+        (["--data", "orders.parquet", "--label", "large", "--time", "at", "--maturity-days", "2",
+          "--format", "python"], "A model is declared by a defs.yaml"),
     ],
-    ids=["nothing said", "no such label"],
+    ids=["nothing said", "no such label", "another format"],
 )  # fmt: skip
 def test_what_is_wrong_is_said_and_nothing_is_left(checkout, run, options, message):
     code, said = run("dg", *SCAFFOLD, "wrong", *options)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aios_platform.contracts.policy import Task
 from aios_platform.contracts.windows import Every
-from aios_platform.errors import AiosError
+from aios_platform.errors import AiosError, DeclarationError
 
 
 class ProposalParameters(BaseModel):
@@ -63,7 +63,10 @@ class ModelScaffolder(dg.Scaffolder[ProposalParameters]):
 
         asked, place = request.params, request.target_path
         if request.scaffold_format != "yaml" or request.append:
-            raise click.ClickException("A model is declared by a defs.yaml in a folder of its own.")
+            raise DeclarationError(
+                "A model is declared by a defs.yaml in a folder of its own.",
+                remedy="Leave out --format.",
+            )
         wanted = Wanted(
             name=place.name, path=asked.data, label=asked.label, time=asked.time,
             maturity_days=asked.maturity_days, row_id=asked.id, every=asked.windows,
