@@ -216,7 +216,7 @@ class Database:
 
     def migrate(self) -> None:
         """Bring our schema to its newest revision."""
-        if self._revision() == newest_revision():
+        if self.revision() == newest_revision():
             return
         from alembic import command
         from alembic.config import Config
@@ -226,7 +226,8 @@ class Database:
         config.attributes["engine"] = self.engine
         command.upgrade(config, "head")
 
-    def _revision(self) -> str | None:
+    def revision(self) -> str | None:
+        """The revision that our schema is at; None where it was never migrated."""
         with self.engine.connect() as connection, suppress(ProgrammingError):
             found: Any = connection.execute(text("SELECT version_num FROM alembic_version"))
             revision = found.scalar()

@@ -135,12 +135,11 @@ def _disk(configuration: Settings) -> Finding:
     home = configuration.home_path
     there = next(path for path in (home, *home.parents) if path.exists())
     free = shutil.disk_usage(there).free
-    little = free < LEAST_FREE_BYTES
-    return Finding(
-        check="disk",
-        state=State.WRONG if little else State.OK,
-        said=f"{free / 2**30:,.1f} GiB are free under {home}.",
-        remedy="Free some, or set AIOS_HOME to another disk." if little else None,
+    return _measured(
+        "disk",
+        f"{free / 2**30:,.1f} GiB are free under {home}.",
+        wrong=free < LEAST_FREE_BYTES,
+        remedy="Free some, or set AIOS_HOME to another disk.",
     )
 
 
@@ -194,10 +193,7 @@ def _schema(database: Database) -> Finding:
             said=f"Not made yet: {', '.join(missing)}.",
             remedy="The first command that needs them makes them, e.g. aios status.",
         )
-    with database.begin() as connection:
-        revision = None
-        if connection.execute(text("SELECT to_regclass('alembic_version')")).scalar():
-            revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    revision = database.revision()
     if revision != newest_revision():
         newer = revision is not None and revision > newest_revision()
         return Finding(
@@ -216,23 +212,29 @@ def _clock(database: Database) -> Finding:
     with database.maintenance() as connection:
         theirs = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     apart = abs((datetime.now(UTC) - theirs).total_seconds())
-    wrong = apart > MOST_CLOCK_SECONDS
-    return Finding(
-        check="clock",
-        state=State.WRONG if wrong else State.OK,
-        said=f"This machine's clock and the database's are {apart:.1f} s apart.",
-        remedy="Let both machines follow the same time server." if wrong else None,
+    return _measured(
+        "clock",
+        f"This machine's clock and the database's are {apart:.1f} s apart.",
+        wrong=apart > MOST_CLOCK_SECONDS,
+        remedy="Let both machines follow the same time server.",
     )
 
 
 def _daemon(database: Database) -> Finding:
-    alone = not daemon_runs(database)
+    if daemon_runs(database):
+        return Finding(check="daemon", state=State.OK, said="A daemon schedules.")
     return Finding(
         check="daemon",
-        state=State.LOOK if alone else State.OK,
-        said="No daemon runs: nothing happens by itself." if alone else "A daemon schedules.",
-        remedy="aios ui, or aios daemon." if alone else None,
+        state=State.LOOK,
+        said="No daemon runs: nothing happens by itself.",
+        remedy="aios ui, or aios daemon.",
     )
+
+
+def _measured(check: str, said: str, *, wrong: bool, remedy: str) -> Finding:
+    if wrong:
+        return Finding(check=check, state=State.WRONG, said=said, remedy=remedy)
+    return Finding(check=check, state=State.OK, said=said)
 
 
 def _some(names: list[str]) -> str:

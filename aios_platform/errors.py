@@ -41,6 +41,8 @@ The tree::
 Every message says what happened, where, why, and what to do about it.
 """
 
+import traceback
+
 
 class AiosError(Exception):
     """Base of all errors of the platform.
@@ -61,6 +63,12 @@ class AiosError(Exception):
 
 def _rebuild(kind: type[AiosError], what: str, remedy: str) -> AiosError:
     return kind(what, remedy=remedy)
+
+
+def fault_of(error: Exception) -> str:
+    """What kind of foreign error it is, and where it arose; its text may hold what is secret."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {place.name}, line {place.lineno}"
 
 
 class SettingsError(AiosError):

@@ -9,7 +9,6 @@ id. Several deliverers never send one message at the same time.
 import json
 import logging
 import time
-import traceback
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from aios_platform.alerts.outbox import COLUMNS, raised
 from aios_platform.contracts.alerts import AlertBatch, Severity
 from aios_platform.contracts.record import Record
 from aios_platform.database import Database
-from aios_platform.errors import AlertError
+from aios_platform.errors import AlertError, fault_of
 
 if TYPE_CHECKING:
     from aios_platform.alerts.outputs import AlertOutput
@@ -215,9 +214,8 @@ def _attempt(output: "AlertOutput", batch: AlertBatch) -> str | None:
         except AlertError as error:
             wrong.append(error.what)
         except Exception as error:
-            # A fault of the output's own must not stop the others. Its text may hold a URL.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            wrong.append(f"{type(error).__name__} in {place.name}, line {place.lineno}.")
+            # A fault of the output's own must not stop the others.
+            wrong.append(f"{fault_of(error)}.")
 
     # Timeouts of sockets begin anew with each byte; whoever drips would hold us for ever.
     thread = Thread(target=work, name=f"alerts to {output.name}", daemon=True)

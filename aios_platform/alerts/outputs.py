@@ -7,13 +7,12 @@ can die between sending and recording), each time with the same id and the same 
 
 import json
 import logging
-import traceback
 from typing import Protocol
 
 from aios_platform.alerts.mail import EmailOutput
 from aios_platform.alerts.webhook import WebhookOutput
 from aios_platform.contracts.alerts import AlertBatch, Severity
-from aios_platform.errors import AiosError, AlertError
+from aios_platform.errors import AiosError, AlertError, fault_of
 from aios_platform.extensions import Kind, load
 from aios_platform.settings import Settings
 
@@ -105,11 +104,8 @@ class AddedOutput:
         except AiosError as error:
             raise AlertError(error.what, remedy=error.remedy) from error
         except Exception as error:
-            # The text of a foreign error may hold a URL with a secret.
-            place = traceback.extract_tb(error.__traceback__)[-1]
             raise AlertError(
-                f"The output '{self.name}' failed: {type(error).__name__} in {place.name}, line "
-                f"{place.lineno}.",
+                f"The output '{self.name}' failed: {fault_of(error)}.",
                 remedy="Mend the package that adds it, or take its name out of "
                 "AIOS_ALERT_EXTENSIONS.",
             ) from error

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import logging
 import signal
-import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,6 +16,7 @@ from aios_platform.errors import (
     RequestRefused,
     ServingError,
     StoreError,
+    fault_of,
 )
 from aios_platform.serving.queue import Failed, Fault, InferenceQueue, Message, Scored, storable
 
@@ -143,9 +143,7 @@ class Worker:
             failed = Failed(message, f"no answer within {limit:g} s", Fault.ATTEMPT)
         except Exception as error:
             # Its text may hold what the message holds.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            what = f"{type(error).__name__} in {place.name}, line {place.lineno}"
-            failed = Failed(message, what, Fault.ATTEMPT)
+            failed = Failed(message, fault_of(error), Fault.ATTEMPT)
         return failed
 
     async def _patiently(self, ask: Callable[[], T], once: bool) -> T | None:
