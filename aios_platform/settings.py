@@ -80,6 +80,10 @@ class Settings(BaseSettings):
         default=PROJECT_ROOT / "aios_platform" / "defs",
         description="Folder of the declarations that the gateway serves.",
     )
+    datasets: Path | None = Field(
+        default=None,
+        description="Folder of data sets that somebody downloaded; default <home>/datasets.",
+    )
     metrics_folder: Path | None = Field(
         default=None, description="Where the gateway's worker processes add up their metrics."
     )
@@ -187,6 +191,11 @@ class Settings(BaseSettings):
     def home_path(self) -> Path:
         """The home folder as an absolute path."""
         return self.home.expanduser().resolve()
+
+    @property
+    def datasets_path(self) -> Path:
+        """The folder of downloaded data sets as an absolute path."""
+        return (self.datasets or self.home_path / "datasets").expanduser().resolve()
 
     @property
     def artifact_root(self) -> str:

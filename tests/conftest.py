@@ -14,7 +14,7 @@ from tests.homes import LOCATIONS, forget
 _HOME = Path(tempfile.mkdtemp(prefix="aios-test-"))
 _HOME.chmod(0o755)
 os.environ["AIOS_HOME"] = str(_HOME)
-for _name in (*LOCATIONS, "AIOS_API_KEY"):
+for _name in (*LOCATIONS, "AIOS_API_KEY", "AIOS_DATASETS"):
     os.environ.pop(_name, None)
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

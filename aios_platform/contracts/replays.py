@@ -96,6 +96,11 @@ class ReplayedWindow(Record):
         default=None,
         description="No version was live yet: the first champion, which scored it afterwards.",
     )
+    unmeasured: str = Field(
+        default="",
+        description="The version that was live, where its labels allow no figure, e.g. because "
+        "all of them are of one class.",
+    )
     never: Figure | None = Field(default=None, description="The yardstick `NEVER`.")
     every: Figure | None = Field(default=None, description="The yardstick `EVERY`.")
     against_never: Gain | None = None

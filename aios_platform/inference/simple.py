@@ -1,8 +1,9 @@
 """A logistic model of what callers send: it answers when features cannot be read.
 
-Numericals enter standardised and clipped to the range of the training rows, with an indicator
-where training rows lack them at times; categoricals as one weight per value, with none for a value
-that is rare or new.
+It reads numbers and kinds, no vector and no text: it is there to be small and fast. Numericals
+enter standardised and clipped to the range of the training rows, with an indicator where training
+rows lack them at times; categoricals as one weight per value, with none for a value that is rare or
+new.
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from scipy.sparse import csr_matrix
 
+KINDS = (FieldKind.NUMERICAL, FieldKind.CATEGORICAL)
+"""The kinds of features that it reads."""
 OPSET = 20
 MIN_COUNT = 20
 ITERATIONS = 100
@@ -46,7 +49,7 @@ def fit_simple(rows: pa.Table, fields: "Sequence[FeatureField]", label: str) -> 
 
     Args:
         rows: Labelled training rows; ten thousand are plenty.
-        fields: The inputs: request columns, in order.
+        fields: The inputs: request columns of `KINDS`, in order.
         label: Column of the label, bool, without nulls.
 
     Returns:

@@ -42,7 +42,7 @@ class Answers:
 
     def of(
         self, key: str, found: "Performance", as_of: datetime | None
-    ) -> dict[str, Figure | Gain | None]:
+    ) -> dict[str, Figure | Gain | str | None]:
         """The figures of a window whose labels have matured, by the fields of `ReplayedWindow`.
 
         Args:
@@ -53,12 +53,14 @@ class Answers:
         Raises:
             LifecycleError: The window's rows are not those that were scored.
         """
-        if not found.metrics or found.low is None or found.high is None or as_of is None:
-            return {}
         version = found.model_versions[0]
         scorer = next((c for c in self._champions if c.version == version), None)
-        if scorer is None:
+        if scorer is None or as_of is None:
             return {}
+        live_from = scorer.live_from or scorer.promoted_at
+        window = self._names.declaration.windows.window(key)
+        if not found.metrics or found.low is None or found.high is None:
+            return {"unmeasured": version if live_from <= window.end and found.matched else ""}
         own = Figure(
             version=version,
             trained_through=scorer.trained_through,
@@ -66,8 +68,6 @@ class Answers:
             low=found.low,
             high=found.high,
         )
-        window = self._names.declaration.windows.window(key)
-        live_from = scorer.live_from or scorer.promoted_at
         if live_from > window.end:
             return {"afterwards": own}
         if not self._progress.yardsticks:

@@ -21,6 +21,7 @@ from aios_platform.ledger.entries import entries
 from aios_platform.replay.clocks import Tick, ticks
 from aios_platform.replay.progress import (
     EveryTraining,
+    FailedTraining,
     Progress,
     RunDone,
     read_progress,
@@ -262,6 +263,10 @@ def _trainer(names: Names, store: "ArtifactStore") -> Trainer:
 def _with_trained(progress: Progress, trainer: Trainer, *, wait: bool = False) -> Progress:
     """The progress with the yardsticks that have been trained meanwhile."""
     for training in trainer.trained(wait=wait):
+        if isinstance(training, FailedTraining):
+            logger.warning("No yardstick at %s: %s", training.window, training.reason)
+            progress = progress.model_copy(update={"asked": progress.asked[1:]})
+            continue
         every = sorted((*progress.every, training), key=lambda each: each.clock)
         progress = progress.model_copy(
             update={

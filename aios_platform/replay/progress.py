@@ -6,6 +6,7 @@ from pydantic import Field
 
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.contracts.record import Record
+from aios_platform.errors import TrainingError
 
 
 class RunDone(Record):
@@ -46,6 +47,17 @@ class EveryTraining(AskedTraining):
         """One that was trained beside the replay, in so many seconds on top of those before."""
         said = asked.model_dump() | {"seconds": asked.seconds + seconds}
         return cls(**said, model_digest=model_digest, shared=False)
+
+
+class FailedTraining(AskedTraining):
+    """A training that gave no model: the one before it stays the yardstick, as it would in life."""
+
+    reason: str
+
+    @classmethod
+    def of(cls, asked: AskedTraining, error: TrainingError) -> "FailedTraining":
+        """What was asked for, and why it gave nothing."""
+        return cls(**asked.model_dump(), reason=error.what)
 
 
 class Progress(Record):

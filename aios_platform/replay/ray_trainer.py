@@ -8,9 +8,9 @@ from typing import Any, Self
 
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.contracts.declaration import ModelDeclaration
-from aios_platform.errors import LifecycleError
+from aios_platform.errors import LifecycleError, TrainingError
 from aios_platform.profiles import require_extra
-from aios_platform.replay.progress import AskedTraining, EveryTraining
+from aios_platform.replay.progress import AskedTraining, EveryTraining, FailedTraining
 from aios_platform.replay.yardstick_trainer import train_yardstick
 from aios_platform.settings import settings
 
@@ -67,14 +67,13 @@ class RayYardstickTrainer:
         )
         self._asked.append((training, task))
 
-    def trained(self, *, wait: bool = False) -> Iterator[EveryTraining]:
+    def trained(self, *, wait: bool = False) -> Iterator[EveryTraining | FailedTraining]:
         """The trainings that have ended and were not given yet.
 
         Args:
             wait: Whether to wait for all that were asked for.
 
         Raises:
-            TrainingError: A training gave no usable model.
             StoreError: What it is trained on is gone, or its model cannot be written.
             LifecycleError: Its worker died, four times.
         """
@@ -88,7 +87,11 @@ class RayYardstickTrainer:
             try:
                 digest, seconds = ray.get(task)
             except RayTaskError as error:
-                raise error.cause from error
+                if not isinstance(error.cause, TrainingError):
+                    raise error.cause from error
+                self._asked.popleft()
+                yield FailedTraining.of(asked, error.cause)
+                continue
             except RayError as error:
                 raise LifecycleError(
                     f"The training of a yardstick of {self._declaration.name} on Ray ended with "

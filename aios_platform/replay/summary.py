@@ -8,6 +8,7 @@ from rich.text import Text
 
 from aios_platform.contracts.replays import Figure, Replay, ReplayedWindow
 from aios_platform.replay.texts import (
+    UNMEASURED,
     counted,
     fate,
     metric_name,
@@ -67,7 +68,7 @@ def _cells(window: ReplayedWindow, digits: int) -> tuple[str, ...]:
     decision = window.decision
     return (
         window.window,
-        f"v{window.live.version}" if window.live else "none",
+        _live(window),
         _metric(window, digits),
         _value(window.never, digits),
         _value(window.every, digits),
@@ -80,6 +81,11 @@ def _cells(window: ReplayedWindow, digits: int) -> tuple[str, ...]:
     )
 
 
+def _live(window: ReplayedWindow) -> str:
+    version = window.live.version if window.live else window.unmeasured
+    return f"v{version}" if version else "none"
+
+
 def _metric(window: ReplayedWindow, digits: int) -> str:
     if window.live:
         figure = window.live
@@ -87,6 +93,8 @@ def _metric(window: ReplayedWindow, digits: int) -> str:
         return f"{number(figure.value, digits)} {ends}"
     if window.afterwards:
         return f"{number(window.afterwards.value, digits)} afterwards"
+    if window.unmeasured:
+        return UNMEASURED
     return ""
 
 

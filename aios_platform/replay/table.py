@@ -13,6 +13,7 @@ from aios_platform.contracts.replays import (
 from aios_platform.replay.drawing import inert, short
 from aios_platform.replay.texts import (
     DASH,
+    UNMEASURED,
     capital,
     cause,
     fate,
@@ -83,12 +84,16 @@ def _window(_: Replay, window: ReplayedWindow) -> str:
 
 
 def _version(_: Replay, window: ReplayedWindow) -> str:
+    if window.unmeasured:
+        return f"<b>v{inert(window.unmeasured)}</b>"
     if window.live is None:
         return f'<span class="soft">{"none" if window.missing else "no champion yet"}</span>'
     return f"<b>v{inert(window.live.version)}</b>" + _through(window.live.trained_through)
 
 
 def _live(replay: Replay, window: ReplayedWindow) -> str:
+    if window.unmeasured:
+        return f'<span class="soft">{UNMEASURED}</span>'
     if window.live is None:
         if window.afterwards is None:
             return NOTHING

@@ -18,9 +18,9 @@ from aios_platform import telemetry
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.contracts.datasets import TrainingSet
 from aios_platform.contracts.declaration import ModelDeclaration
-from aios_platform.errors import AiosError, ArtifactMissing, LifecycleError
+from aios_platform.errors import AiosError, ArtifactMissing, LifecycleError, TrainingError
 from aios_platform.preloading import collect_rarely
-from aios_platform.replay.progress import AskedTraining, EveryTraining
+from aios_platform.replay.progress import AskedTraining, EveryTraining, FailedTraining
 from aios_platform.settings import settings
 
 
@@ -73,14 +73,13 @@ class YardstickTrainer:
         with suppress(BrokenPipeError):
             self._connection.send(training.training_set_digest)
 
-    def trained(self, *, wait: bool = False) -> Iterator[EveryTraining]:
+    def trained(self, *, wait: bool = False) -> Iterator[EveryTraining | FailedTraining]:
         """The trainings that have ended and were not given yet.
 
         Args:
             wait: Whether to wait for all that were asked for.
 
         Raises:
-            TrainingError: A training gave no usable model.
             StoreError: What it is trained on is gone, or its model cannot be written.
             LifecycleError: The process was killed.
         """
@@ -96,6 +95,9 @@ class YardstickTrainer:
                     f"with {self._process.exitcode}.",
                     remedy="The same command goes on where it was.",
                 ) from None
+            if isinstance(answer, TrainingError):
+                yield FailedTraining.of(self._asked.popleft(), answer)
+                continue
             if isinstance(answer, AiosError):
                 raise answer
             digest, seconds = answer

@@ -277,10 +277,10 @@ def _simple(
     names: Names, store: "ArtifactStore", record: "TrainingSet", exam: _Rows
 ) -> SimpleModel:
     from aios_platform.inference.session import Session
-    from aios_platform.inference.simple import fit_simple
+    from aios_platform.inference.simple import KINDS, fit_simple
 
     label = names.declaration.label.column
-    fields = [field for field in record.features.fields if field.origin == REQUEST]
+    fields = [f for f in record.features.fields if f.origin == REQUEST and f.kind in KINDS]
     inputs = tuple(field.name for field in fields)
     onnx = fit_simple(_labelled(store, record.frames, inputs, label), fields, label)
     answers = Session(onnx).predict(exam.frame)

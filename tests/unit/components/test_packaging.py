@@ -19,9 +19,10 @@ from aios_platform.components.model_lifecycle.packaging import (
     sets_line,
     tiers_table,
 )
-from aios_platform.contracts.datasets import TrainingSet
+from aios_platform.contracts.datasets import FeatureField, FeatureSchema, FieldKind, TrainingSet
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.serving import TierModel
+from aios_platform.contracts.training import Training
 from aios_platform.errors import ArtifactMissing, LifecycleError
 from aios_platform.inference.conformal import covered_by, prediction_sets
 from aios_platform.inference.packages import read_package
@@ -29,6 +30,7 @@ from aios_platform.inference.session import Session
 from aios_platform.ledger.champions import champion_of
 from aios_platform.metrics import roc_auc
 from aios_platform.resources.stores import Stores
+from aios_platform.training.trainer import train
 from tests.unit.contracts.test_declaration import MINIMAL
 from tests.unit.inference.networks import build
 from tests.unit.training.conftest import make_frame, schema_of
@@ -62,11 +64,11 @@ def tables():
     return table
 
 
-def pinned(store, *, labels=None, schema=SCHEMA) -> TrainingSet:
+def pinned(store, *, labels=None, schema=SCHEMA, frame=FRAME) -> TrainingSet:
     """Windows of 400 rows each, the last one the exam; `labels` replaces those of a window."""
     frames = []
     for place, key in enumerate((*WINDOWS, EXAM)):
-        part = FRAME.slice(400 * place, 400)
+        part = frame.slice(400 * place, 400)
         if labels and key in labels:
             column = pa.array([labels[key]] * 400, pa.bool_())
             part = part.set_column(part.schema.get_field_index("is_late"), "is_late", column)
@@ -166,6 +168,34 @@ def test_what_cannot_be_made_is_left_out_and_said(
     assert (package.simple is None) == ("simple" in missing)
     assert (package.tiers[0].metrics == {}) == ("metrics" in missing)
     assert tiers_table(package)
+
+
+def test_the_simple_model_reads_no_text_and_no_vector(names, store, tmp_path):
+    fields = (
+        FeatureField(name="message", kind=FieldKind.TEXT, origin="request"),
+        *SCHEMA.fields,
+        FeatureField(name="image", kind=FieldKind.VECTOR, origin="request", length=2),
+    )
+    schema = FeatureSchema(fields=fields)
+    frame = FRAME.append_column(
+        "message", pa.array(["late" if late else "well" for late in FRAME["is_late"].to_pylist()])
+    ).append_column("image", pa.array([[0.5, 1.0]] * len(FRAME), pa.list_(pa.float32(), 2)))
+    record = pinned(store, schema=schema, frame=frame)
+    trained = train(
+        Training(network="text_embedding", hidden=(16,), epochs=1, accelerator="cpu"),
+        schema, store.scan(record.frames), label="is_late", workdir=tmp_path / "training",
+    )  # fmt: skip
+    store.put(trained.onnx, ".onnx")
+    package = build_package(names, store, trained.digest, record)
+    assert package.tiers[0].metrics
+    assert package.simple.inputs == SCHEMA.names
+    assert package.simple.metrics["roc_auc"] > 0.5
+    stored = tuple(
+        field.model_copy(update={"origin": "a_view"}) if field.name in SCHEMA.names else field
+        for field in fields
+    )
+    silent = record.model_copy(update={"features": FeatureSchema(fields=stored)})
+    assert build_package(names, store, trained.digest, silent).simple is None
 
 
 def test_an_exam_without_labels_measures_nothing(names, store):

@@ -97,6 +97,13 @@ def test_a_page_shows_what_the_record_says():
         assert expected in text
 
 
+def test_a_version_that_was_live_is_named_where_its_labels_allow_no_figure():
+    text = read(replay((window("2013-05", unmeasured="3"),))).text
+    assert "v3" in text
+    assert "not measurable" in text
+    assert "no champion yet" not in text
+
+
 def test_equal_replays_give_equal_bytes():
     assert replay_page(replay()) == replay_page(replay())
 

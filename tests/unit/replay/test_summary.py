@@ -3,7 +3,7 @@
 from hypothesis import HealthCheck, given, settings
 
 from aios_platform.replay.summary import WIDTH, replay_summary
-from tests.unit.replay.records import REPLAYS, YEAR, live_window, replay
+from tests.unit.replay.records import REPLAYS, YEAR, live_window, replay, window
 
 
 def test_one_line_a_window_with_the_outcome_the_totals_and_the_page():
@@ -21,6 +21,18 @@ def test_one_line_a_window_with_the_outcome_the_totals_and_the_page():
     assert "v1 refused" in flat
     assert "fault" in flat
     assert shown.endswith("Report: /tmp/replay.html\n")
+
+
+def test_a_version_that_was_live_is_named_where_its_labels_allow_no_figure():
+    (row,) = (
+        line
+        for line in replay_summary(
+            replay((window("2013-05", unmeasured="3"),)), "page"
+        ).splitlines()
+        if line.startswith("│ 2013-")
+    )
+    assert "│ v3 " in row
+    assert "not measurable" in row
 
 
 def test_what_comes_from_data_neither_styles_nor_steers_the_terminal():

@@ -3,13 +3,14 @@
 import multiprocessing
 from datetime import UTC, datetime
 
+import pyarrow as pa
 import pytest
 
 from aios_platform.artifacts import ArtifactStore
 from aios_platform.contracts.datasets import TrainingSet
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.errors import ArtifactMissing, LifecycleError
-from aios_platform.replay.progress import AskedTraining
+from aios_platform.replay.progress import AskedTraining, EveryTraining, FailedTraining
 from aios_platform.replay.yardstick_trainer import YardstickTrainer, keep_training_set
 from aios_platform.settings import settings
 from aios_platform.training.trainer import train
@@ -45,7 +46,10 @@ def declaration() -> ModelDeclaration:
 
 @pytest.fixture
 def record(store: ArtifactStore) -> TrainingSet:
-    frame = make_frame()
+    return kept(store, make_frame())
+
+
+def kept(store: ArtifactStore, frame: pa.Table) -> TrainingSet:
     rows = len(frame) // len(WINDOWS)
     frames = (
         store.write("late/training_set", key, frame.slice(place * rows, rows))
@@ -95,6 +99,24 @@ def test_it_gives_the_bytes_that_this_process_gives_and_tells_what_failed(
     assert multiprocessing.active_children() == []
     folder = settings().home_path / "training" / "late"
     assert list(folder.iterdir()) == [], "no checkpoint is left of what is done"
+
+
+def test_a_training_that_gives_no_model_stops_nothing(declaration, store, record):
+    frame = make_frame()
+    held_out = len(frame) - len(frame) // len(WINDOWS)
+    labels = frame["is_late"].to_pylist()
+    labels[held_out:] = [False] * (len(frame) - held_out)
+    place = frame.schema.get_field_index("is_late")
+    one_class = kept(store, frame.set_column(place, "is_late", pa.array(labels)))
+    with YardstickTrainer(declaration, store) as trainer:
+        trainer.ask(asked(one_class.digest))
+        trainer.ask(asked(record.digest))
+        failed, trained = trainer.trained(wait=True)
+    assert isinstance(failed, FailedTraining)
+    assert "both classes are needed" in failed.reason
+    assert failed.training_set_digest == one_class.digest
+    assert isinstance(trained, EveryTraining)
+    assert trained.training_set_digest == record.digest
 
 
 def test_a_killed_process_is_told_of(declaration, store, record):

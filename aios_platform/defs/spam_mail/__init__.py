@@ -1,0 +1,1 @@
+"""Which mails should a person look at, before the others?"""
