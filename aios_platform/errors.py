@@ -17,6 +17,7 @@ The tree::
     ├── FeatureError             a feature view, table or online read is wrong
     │   └── LeakageError         a feature knows what was not yet known
     ├── TrainingError            training did not give a usable model
+    │   ├── TrainingDiverged     a loss is not finite
     │   └── ExportError          the ONNX graph does not reproduce the trained network
     ├── RegistryError            a model version cannot be registered, found or trusted
     ├── AccessDenied             who acts may not do this, or cannot be told
@@ -125,6 +126,10 @@ class LeakageError(FeatureError):
 
 class TrainingError(AiosError):
     """Training did not give a usable model."""
+
+
+class TrainingDiverged(TrainingError):
+    """A loss is not finite."""
 
 
 class ExportError(TrainingError):

@@ -27,6 +27,7 @@ from aios_platform.cli import (
     rollout,
     score,
     serve,
+    tuning,
     worker,
     workstation,
 )
@@ -61,6 +62,7 @@ app.command()(lifecycle.status)
 app.command()(lifecycle.models)
 app.command()(decisions.decisions)
 app.command()(promotion.train)
+app.command()(tuning.tune)
 app.command()(promotion.promote)
 app.command()(promotion.rollback)
 app.command()(package.package)

@@ -13,6 +13,7 @@ from aios_platform.contracts.answers import AnswerSchema
 from aios_platform.contracts.files import Stored
 from aios_platform.contracts.policy import Gate, Share, Task
 from aios_platform.contracts.record import Record, nearest
+from aios_platform.contracts.search import Search
 from aios_platform.contracts.serving import Serving
 from aios_platform.contracts.surveillance import Monitoring, Retrain
 from aios_platform.contracts.training import Training
@@ -303,6 +304,9 @@ class ModelDeclaration(Record):
     features: Features = Field(description="What the model may look at.")
     label: Label = Field(description="What it learns, and when the truth becomes known.")
     training: Training = Field(default=Training(), description="How it is trained.")
+    search: Search | None = Field(
+        default=None, description="Training options that `aios tune` tries; unset, none."
+    )
     exam: Exam = Field(default=Exam(), description="On what candidate and champion are compared.")
     gate: Gate = Field(default=Gate(), description="When a candidate may become champion.")
     monitoring: Monitoring = Field(default=Monitoring(), description="What is watched.")
@@ -359,6 +363,8 @@ class ModelDeclaration(Record):
                 f"label.known_at '{self.label.known_at}' is of type "
                 f"{columns[self.label.known_at].type}; expected timestamp"
             )
+        if self.search is not None:
+            self.search.check(self.training)
         self.gate.check_task(self.task)
         self.serving.check_task(self.task)
         self.serving.check_inputs(frozenset(columns))

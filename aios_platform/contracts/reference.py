@@ -61,6 +61,9 @@ def _nested(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
     elif get_origin(annotation) is dict:
         for part, _ in _nested(get_args(annotation)[1]):
             yield part, ".<name>"
+    elif get_origin(annotation) in (typing.Union, types.UnionType):
+        for inner in get_args(annotation):
+            yield from _nested(inner)
 
 
 def _type(annotation: Any) -> str:

@@ -13,11 +13,13 @@ from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.references import reference_folder
 from aios_platform.components.model_lifecycle.reproduction import REPRODUCTION
 from aios_platform.components.model_lifecycle.served import DRIFT, SKEW, document
+from aios_platform.components.model_lifecycle.tuning import SEARCH
 from aios_platform.contracts.datasets import DatasetVersion
 from aios_platform.contracts.decisions import Decision, RetrainAction, RetrainDecision
 from aios_platform.contracts.readiness import How, TestScore, Trace
 from aios_platform.contracts.replays import Replay
 from aios_platform.contracts.rollouts import Rollout, RolloutMode, RolloutState
+from aios_platform.contracts.search import declared_value
 from aios_platform.ledger.attestations import attestations
 from aios_platform.ledger.health import RETRAIN_DECISION, ROLLBACK
 from aios_platform.ledger.identity import SERVICES
@@ -60,6 +62,7 @@ def _data(facts: Facts) -> Iterator[Trace]:
 
 
 def _model(facts: Facts) -> Iterator[Trace]:
+    yield from _tuned(facts)
     yield from facts.passed("model_6", "slice_")
     yield from facts.passed("model_7", "fairness_")
 
@@ -84,6 +87,16 @@ def _infrastructure(facts: Facts) -> Iterator[Trace]:
     for row in facts.rows(ROLLBACK):
         how = How.AUTOMATED if row.principal in SERVICES else How.MANUAL
         yield of_row("infrastructure_7", how, row, f"{row.principal} rolled back.")
+
+
+def _tuned(facts: Facts) -> Iterator[Trace]:
+    """The newest search, where the declaration has its best values."""
+    training = facts.names.declaration.training
+    for row in facts.rows(SEARCH)[:1]:
+        best = row.payload["best"] or {}
+        if best and all(declared_value(training, name) == best[name] for name in best):
+            says = f"The declared values are the best of {row.payload['trials']} trials."
+            yield of_row("model_3", How.MANUAL, row, says)
 
 
 def _monitoring(facts: Facts) -> Iterator[Trace]:

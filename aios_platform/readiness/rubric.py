@@ -23,7 +23,7 @@ _DATA = (
 _MODEL = (
     ("The model's specification is reviewed and in a repository.", ""),
     ("The offline metric moves with what the model is for.", ""),
-    ("The hyper-parameters were tuned.", ""),
+    ("The hyper-parameters were tuned.", "`aios tune MODEL`, then declare the best values."),
     ("What a stale model costs is known.", "`aios replay MODEL`"),
     ("A simpler model is not as good.", ""),
     ("Quality holds on the slices that matter.", "Declare gate.slices, then `aios promote MODEL`."),

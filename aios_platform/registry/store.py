@@ -35,6 +35,7 @@ from aios_platform.registry.record import (
     TrainingSet,
     record,
 )
+from aios_platform.registry.search_runs import SearchRuns
 from aios_platform.settings import export
 
 if TYPE_CHECKING:
@@ -277,6 +278,16 @@ class ModelRegistry:
                 found.run_id, metrics=[Metric(f"exam_{k}", v, at, 0) for k, v in metrics]
             )
 
+    def search_runs(self, model: str, study: str, tags: Mapping[str, str]) -> SearchRuns:
+        """The nested runs of a search, in the model's experiment.
+
+        Raises:
+            RegistryError: MLflow refused.
+        """
+        with translated(f"find the runs of '{model}'"):
+            experiment_id = self._experiment(model)
+        return SearchRuns(self._client, experiment_id, study, tags)
+
     def _document(self, run_id: str, name: str) -> Any:
         with tempfile.TemporaryDirectory() as folder:
             path = self._client.download_artifacts(run_id, name, folder)
@@ -289,15 +300,18 @@ class ModelRegistry:
         ready = sorted((v for v in found if v.status == READY), key=lambda v: int(v.version))
         return _model_version(ready[0]) if ready else None
 
-    def _run(self, model: str, candidate: str) -> "Run":
+    def _experiment(self, model: str) -> str:
         experiment = self._client.get_experiment_by_name(model)
-        experiment_id = (
-            experiment.experiment_id
-            if experiment
-            else self._client.create_experiment(
+        if experiment:
+            return str(experiment.experiment_id)
+        return str(
+            self._client.create_experiment(
                 model, artifact_location=f"{self._artifact_location}/{model}"
             )
         )
+
+    def _run(self, model: str, candidate: str) -> "Run":
+        experiment_id = self._experiment(model)
         begun = self._client.search_runs(
             [experiment_id], f"tags.`{CANDIDATE_TAG}`='{candidate}'", max_results=1
         )

@@ -12,7 +12,7 @@ import torch  # noqa: TID253
 from torch import Tensor, nn  # noqa: TID253
 
 from aios_platform.contracts.models import Epoch
-from aios_platform.errors import TrainingError
+from aios_platform.errors import TrainingDiverged
 from aios_platform.training.data import Rows, stream_seed
 from aios_platform.training.objective import Objective
 
@@ -61,14 +61,14 @@ class Tally:
         """What an epoch came to.
 
         Raises:
-            TrainingError: A loss is not finite; such weights are never kept.
+            TrainingDiverged: A loss is not finite; such weights are never kept.
         """
         outputs = torch.cat(self.outputs).cpu().double()
         targets = torch.cat(self.targets)
         self.outputs, self.targets = [], []
         loss = float(self.loss) / max(self.rows, 1)
         if not (np.isfinite(loss) and bool(torch.isfinite(outputs).all())):
-            raise TrainingError(
+            raise TrainingDiverged(
                 f"The loss of network {self.member} is not finite in epoch {number} "
                 f"(training {loss}).",
                 remedy="Lower training.learning_rate, and look for extreme feature values.",
@@ -128,7 +128,7 @@ class Reporting(pl.LightningModule):  # type: ignore[misc]
         """Report the epoch.
 
         Raises:
-            TrainingError: A loss is not finite; such weights are never kept.
+            TrainingDiverged: A loss is not finite; such weights are never kept.
         """
         tally = self.aios_tally
         epoch = tally.report(self.current_epoch)

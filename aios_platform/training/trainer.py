@@ -15,22 +15,17 @@ from numpy.typing import NDArray
 from aios_platform.contracts.answers import AnswerSchema
 from aios_platform.contracts.datasets import FeatureSchema
 from aios_platform.contracts.models import Epoch, TrainedModel
-from aios_platform.contracts.record import digest_of
 from aios_platform.contracts.training import Training
 from aios_platform.metrics import evaluate
 from aios_platform.metrics.quantiles import quantile_metrics
 from aios_platform.metrics.truth import judged
-from aios_platform.training.encoding import Encoding, fit_encoding, raw_inputs
-from aios_platform.training.split import Side, split_windows
-from aios_platform.training.tokens import text_options
+from aios_platform.training.preparation import prepare
 
 if TYPE_CHECKING:
     from torch import nn
 
     from aios_platform.training.data import Rows
-    from aios_platform.training.encoder import InputEncoder
     from aios_platform.training.ensemble import Judged
-    from aios_platform.training.objective import Objective
 
 PARITY_ROWS = 8192
 CHUNK = 8192
@@ -70,41 +65,32 @@ def train(
         TrainingError: The frame cannot be trained on, or a loss is not finite.
         ExportError: The exported graph does not reproduce the network.
     """
-    from aios_platform.training.encoder import InputEncoder
     from aios_platform.training.ensemble import CalibratedEnsemble, Judged, fit_head
     from aios_platform.training.export import export_onnx, verify_parity
-    from aios_platform.training.fit import Plan, fit_member
-    from aios_platform.training.objective import objective_of
+    from aios_platform.training.fit import fit_member
 
     started = monotonic()
     answers = answers or AnswerSchema()
-    split = split_windows(frame, label, window_column, training.validation_windows, answers.task)
-    objective = objective_of(answers, split.train, label)
-    encoding = fit_encoding(split.train, schema, text_options(training.network_options))
-    encoder = InputEncoder(encoding)
-    train_rows = _rows(split.train, schema, encoding, encoder, objective, label)
-    validation_rows = _rows(split.validation, schema, encoding, encoder, objective, label)
-    plan = Plan(
-        training=training,
-        objective=objective,
-        inputs=encoder.inputs,
-        train=train_rows,
-        validation=validation_rows,
-        folder=workdir / _fingerprint(training, schema, answers, train_rows, validation_rows)[:16],
-        on_epoch=on_epoch or (lambda _: None),
-    )
+    prepared = prepare(
+        training, schema, frame, label=label, workdir=workdir, answers=answers,
+        window_column=window_column, on_epoch=on_epoch,
+    )  # fmt: skip
+    split, encoding, encoder, plan = (
+        prepared.split, prepared.encoding, prepared.encoder, prepared.plan,
+    )  # fmt: skip
+    objective = plan.objective
     members = [fit_member(plan, member) for member in range(training.members)]
 
     networks = [member.network for member in members]
     learnt, held_out = (
         Judged(_outputs(networks, rows), objective.learnt(rows[-1]))
-        for rows in (train_rows, validation_rows)
+        for rows in (plan.train, plan.validation)
     )
     head, calibration = fit_head(
         objective, learnt, held_out, split.validation.select([window_column])[0].to_numpy()
     )
     # The largest thing there is; what follows needs memory of its own.
-    del plan, train_rows
+    del prepared, plan
     model = CalibratedEnsemble(encoder, networks, head).eval()
     onnx = export_onnx(model, schema, encoding, answers)
     rows = split.validation.first(list(schema.names), PARITY_ROWS)
@@ -147,29 +133,6 @@ def _metrics(answers: AnswerSchema, head: "nn.Module", rows: "Judged") -> dict[s
     return metrics
 
 
-def _rows(
-    side: Side,
-    schema: FeatureSchema,
-    encoding: Encoding,
-    encoder: "InputEncoder",
-    objective: "Objective",
-    label: str,
-) -> "Rows":
-    """Encoded rows as tensors; the encoding has nothing to learn, so once is enough."""
-    import torch
-
-    rows: list[torch.Tensor] = []
-    done = 0
-    for part in side.batches([*schema.names, label]):
-        encoded = encoder.encode(raw_inputs(part, schema, encoding))
-        arrays = [*encoded, objective.targets(objective.truth(part[label]))]
-        rows = rows or [torch.empty((side.rows, *a.shape[1:]), dtype=a.dtype) for a in arrays]
-        for whole, array in zip(rows, arrays, strict=True):
-            whole[done : done + part.num_rows] = array
-        done += part.num_rows
-    return tuple(rows)
-
-
 def _outputs(networks: Sequence["nn.Module"], rows: "Rows") -> NDArray[np.float64]:
     """Mean outputs of the networks, shape (n, outputs)."""
     import torch
@@ -182,31 +145,3 @@ def _outputs(networks: Sequence["nn.Module"], rows: "Rows") -> NDArray[np.float6
         ]
         outputs: NDArray[np.float64] = torch.cat(parts).double().numpy()
     return outputs
-
-
-def _fingerprint(
-    training: Training,
-    schema: FeatureSchema,
-    answers: AnswerSchema,
-    train_rows: "Rows",
-    validation_rows: "Rows",
-) -> str:
-    """Digest of everything that the weights depend on."""
-    import torch
-
-    from aios_platform.training.networks import network_source
-
-    content = hashlib.sha256()
-    for array in (*train_rows, *validation_rows):
-        if array.numel():
-            content.update(memoryview(array.numpy()).cast("B"))
-    return digest_of(
-        [
-            training.fingerprint,
-            schema.fingerprint,
-            answers.fingerprint,
-            network_source(training.network),
-            content.hexdigest(),
-            torch.__version__,
-        ]
-    )

@@ -19,6 +19,7 @@ HEAVY = (
     "sklearn",
     "matplotlib",
     "onnx",
+    "optuna",
     "pandas",
 )
 LONGEST = 400

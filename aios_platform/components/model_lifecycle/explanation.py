@@ -210,6 +210,25 @@ def _plain(payload: Payload) -> Iterable[str]:
         yield f"  {key.replace('_', ' ')}: {value}"
 
 
+def _searched(payload: Payload) -> Iterable[str]:
+    states = ", ".join(f"{count} {state}" for state, count in payload["states"].items())
+    yield f"{payload['trials']} trials of training options were made ({states})."
+    yield f"The declared values: {_values(payload['declared'], payload['declared_loss'])}."
+    if payload["best"] is None:
+        yield "No trial came to its end."
+    elif payload["best_trial"] == 0:
+        yield "Nothing was better."
+    else:
+        best = _values(payload["best"], payload["best_loss"])
+        yield f"The best, trial {payload['best_trial']}: {best}."
+    yield "The held-out loss is of training windows; no exam was looked at."
+
+
+def _values(values: Payload, loss: float | None) -> str:
+    said = ", ".join(f"{name} {value}" for name, value in values.items())
+    return said if loss is None else f"{said}, with a held-out loss of {loss:.5f}"
+
+
 _KINDS: dict[str, Callable[[Payload], Iterable[str]]] = {
     "verdict": _verdict,
     "promotion": _promotion,
@@ -235,4 +254,5 @@ _KINDS: dict[str, Callable[[Payload], Iterable[str]]] = {
     "alias_tampered": _tampered,
     "champion_missing": _missing,
     "reproduction": _reproduced,
+    "search": _searched,
 }

@@ -1,0 +1,1 @@
+"""Hyper-parameter search with Optuna: studies in our database, trials that survive a kill."""
