@@ -12,7 +12,11 @@ from aios_platform.contracts.windows import Every
 def init(
     name: Annotated[str, typer.Argument(help="Name of the model, e.g. churn.")],
     data: Annotated[
-        str, typer.Option("--from", help="Parquet or CSV file: a path or an fsspec URL.")
+        str,
+        typer.Option(
+            "--from",
+            help="Parquet or CSV file: a path or an fsspec URL; or the folder of a Delta table.",
+        ),
     ],
     label: Annotated[str, typer.Option(help="Column to predict.")],
     time: Annotated[

@@ -22,11 +22,12 @@ class Stored(Record):
 
     path: str | None = Field(
         default=None,
-        description="Path or fsspec URL of a Parquet or CSV file, or of a folder of them. "
-        "`{window}` in it stands for the window's key.",
+        description="Path or fsspec URL of a Parquet or CSV file, or of a folder of them; path or "
+        "URL of a Delta table. `{window}` in it stands for the window's key.",
     )
-    format: Literal["parquet", "csv"] | None = Field(
-        default=None, description="Unset, what the path's suffix says."
+    format: Literal["parquet", "csv", "delta"] | None = Field(
+        default=None,
+        description="Unset, what the path's suffix says. delta needs the extra `delta`.",
     )
     url: str | None = Field(
         default=None,
@@ -72,6 +73,8 @@ class Stored(Record):
             raise ValueError("url and query go together")
         if self.query is not None and self.row_number is not None:
             raise ValueError("rows of a query have no number: select a column that names them")
+        if self.format == "delta" and self.row_number is not None:
+            raise ValueError("rows of a Delta table have no number: name a column of its own")
         if self.path is not None and self.format is None and self.suffix is None:
             raise ValueError(f"'{self.path}' ends with neither .parquet nor .csv; give format")
         return self

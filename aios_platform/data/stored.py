@@ -16,6 +16,7 @@ from aios_platform.contracts.files import VARIABLE, Stored
 from aios_platform.contracts.record import nearest
 from aios_platform.contracts.windows import Window
 from aios_platform.data.canonical import ARROW_TYPES
+from aios_platform.data.delta import delta_table
 from aios_platform.errors import SourceError, WindowNotDelivered
 from aios_platform.settings import secret
 
@@ -133,15 +134,11 @@ class _Reader:
         path = (stored.path or "").replace("{window}", self.window.key)
         kind = stored.format or stored.suffix
         try:
+            if kind == "delta":
+                return delta_table(path)
             files, place = url_to_fs(path)
             if not files.exists(place):
-                what = f"there is nothing at {path}"
-                if "{window}" in (stored.path or ""):
-                    raise WindowNotDelivered(
-                        f"The table '{self.name}' of window {self.window}: {what}.",
-                        remedy="It is asked for again later.",
-                    )
-                raise self._error(f"cannot be read: {what}")
+                raise FileNotFoundError(f"there is nothing at {path}")
             form: Any = kind
             if kind == "csv":
                 # Types are those of the declaration; texts lose nothing on the way to them.
@@ -152,6 +149,13 @@ class _Reader:
                     )
                 )
             return pad.dataset(place, filesystem=files, format=form)
+        except FileNotFoundError as error:
+            if "{window}" not in (stored.path or ""):
+                raise self._error(f"cannot be read: {error}") from error
+            raise WindowNotDelivered(
+                f"The table '{self.name}' of window {self.window}: {error}.",
+                remedy="It is asked for again later.",
+            ) from error
         except (OSError, ValueError, ImportError, pa.ArrowException) as error:
             raise self._error(f"cannot be read: {error}") from error
 

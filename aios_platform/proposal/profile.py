@@ -13,6 +13,7 @@ import pyarrow.dataset as pad
 
 from aios_platform.columns import is_list, is_text
 from aios_platform.contracts.record import nearest
+from aios_platform.data.delta import delta_table, is_delta
 from aios_platform.data.stored import as_instants
 from aios_platform.errors import DataError
 
@@ -94,8 +95,18 @@ class Profile:
     sample: pa.Table
 
 
+def _dataset(path: str) -> pad.Dataset:
+    from fsspec.core import url_to_fs
+
+    if is_delta(path):
+        return delta_table(path)
+    files, place = url_to_fs(path)
+    kind = "csv" if Path(place).suffix in (".csv", ".gz") else "parquet"
+    return pad.dataset(place, filesystem=files, format=kind)
+
+
 def profile_of(path: str, time: str, timezone: str = "UTC") -> Profile:
-    """Read a Parquet or CSV file once.
+    """Read a Parquet or CSV file, or a Delta table, once.
 
     Args:
         path: Path or fsspec URL.
@@ -104,13 +115,10 @@ def profile_of(path: str, time: str, timezone: str = "UTC") -> Profile:
 
     Raises:
         DataError: The file cannot be read, or the column is not there or holds no times.
+        SettingsError: It is a Delta table, whose reader is not installed.
     """
-    from fsspec.core import url_to_fs
-
     try:
-        files, place = url_to_fs(path)
-        kind = "csv" if Path(place).suffix in (".csv", ".gz") else "parquet"
-        dataset = pad.dataset(place, filesystem=files, format=kind)
+        dataset = _dataset(path)
         names = dataset.schema.names
         if time not in names:
             raise DataError(
@@ -135,7 +143,7 @@ def profile_of(path: str, time: str, timezone: str = "UTC") -> Profile:
     except (OSError, ValueError, ImportError, pa.ArrowException) as error:
         raise DataError(
             f"{path} cannot be read: {error}",
-            remedy="Give a Parquet or CSV file, by a path or an fsspec URL.",
+            remedy="Give a Parquet or CSV file by a path or an fsspec URL, or a Delta table.",
         ) from error
     if not rows:
         raise DataError(f"{path} has no rows.", remedy="Give a file with rows.")

@@ -15,6 +15,7 @@ from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.policy import Task
 from aios_platform.contracts.record import nearest
 from aios_platform.contracts.windows import Every, WindowSchedule
+from aios_platform.data.delta import is_delta
 from aios_platform.declarations import COMPONENT, parse
 from aios_platform.errors import DataError
 from aios_platform.features.canary import one_against_rest, single_feature_auc
@@ -128,6 +129,13 @@ def propose(profile: Profile, wanted: Wanted) -> Proposal:
         "timezone": wanted.timezone,
         "known_after_days": {KNOWN_AT: wanted.maturity_days},
     }
+    if is_delta(wanted.path):
+        stored["format"] = "delta"
+    if row_id == ROW_NUMBER and is_delta(wanted.path):
+        raise DataError(
+            f"No column of the Delta table {wanted.path} names a row, and its rows have no number.",
+            remedy="Add a column whose values are each there once, and name it with --id.",
+        )
     if row_id == ROW_NUMBER:
         stored["row_number"] = ROW_NUMBER
     largest = max(separation.values(), default=0.5)

@@ -199,9 +199,41 @@ def test_a_damaged_file_and_none_at_all_are_named(tmp_path):
         read({"path": str(tmp_path / "none.parquet")})
 
 
+def test_a_window_of_the_newest_version_of_a_delta_table(tmp_path):
+    deltalake = pytest.importorskip("deltalake")
+    place = str(tmp_path / "orders")
+    deltalake.write_deltalake(place, orders().slice(0, 30))
+    deltalake.write_deltalake(place, orders().slice(30), mode="append", partition_by=[])
+    deltalake.DeltaTable(place).delete("order_id = 'o25'")
+    found = read({"path": place, "format": "delta"}).sort_by("amount")
+    assert found.drop_columns(["order_id"]).column_names == expected().column_names[1:]
+    wanted = [row for row in expected().to_pylist() if row["order_id"] != "o25"]
+    assert found.to_pylist() == wanted
+
+
+def test_a_delta_table_that_is_not_there_or_not_readable_is_named(tmp_path):
+    deltalake = pytest.importorskip("deltalake")
+    place = tmp_path / "orders"
+    with pytest.raises(SourceError, match="no Delta table at"):
+        read({"path": str(place), "format": "delta"})
+    with pytest.raises(WindowNotDelivered, match="no Delta table at"):
+        read({"path": str(tmp_path / "{window}"), "format": "delta"})
+    deltalake.write_deltalake(str(place), orders())
+    (data,) = place.glob("*.parquet")
+    content = data.read_bytes()
+    data.write_bytes(content[:100])
+    with pytest.raises(SourceError, match="cannot be read"):
+        read({"path": str(place), "format": "delta"})
+    (log,) = (place / "_delta_log").glob("*.json")
+    log.write_text(log.read_text().replace('"minReaderVersion":1', '"minReaderVersion":99'))
+    with pytest.raises(SourceError, match="cannot be read"):
+        read({"path": str(place), "format": "delta"})
+
+
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
+        ({"path": "a", "format": "delta", "row_number": "nr"}, "have no number"),
         ({}, "give either path, or url and query"),
         ({"path": "a.parquet", "url": "sqlite://", "query": "x"}, "give either path"),
         ({"url": "sqlite://"}, "url and query go together"),

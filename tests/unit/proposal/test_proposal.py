@@ -1,6 +1,7 @@
 """What is proposed from data, and what is asked back."""
 
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +49,22 @@ def proposal_of(table, tmp_path, **wanted):
     options = {"name": "orders", "path": path, "time": "at", "label": "large", "maturity_days": 2}
     asked = Wanted(**(options | wanted))
     return propose(profile_of(path, asked.time), asked)
+
+
+def test_a_delta_table_is_proposed_from_as_a_file_is(table, tmp_path):
+    deltalake = pytest.importorskip("deltalake")
+    place = str(tmp_path / "orders")
+    deltalake.write_deltalake(place, table.drop_columns(["nothing"]))
+    options = {"name": "orders", "path": place, "time": "at", "label": "large"}
+    asked = Wanted(**options, maturity_days=2, row_id="customer")
+    declared = propose(profile_of(place, "at"), asked).declaration
+    assert declared.source.stored["rows"].format == "delta"
+    assert declared.source.tables["rows"].row_id == ("customer",)
+    nameless = Path(place).with_name("nameless")
+    deltalake.write_deltalake(str(nameless), table.select(["at", "size", "large"]))
+    asked = Wanted(**options | {"path": str(nameless)}, maturity_days=2)
+    with pytest.raises(DataError, match="no number"):
+        propose(profile_of(str(nameless), "at"), asked)
 
 
 def test_types_ranges_and_windows_are_those_of_the_data(table, tmp_path):
