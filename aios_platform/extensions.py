@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from aios_platform.errors import ExtensionError
@@ -22,7 +23,25 @@ class Kind(StrEnum):
     """What can be added; the value is the group of the entry points."""
 
     NETWORK = "aios_platform.networks"
+    FEATURE_SQL = "aios_platform.feature_sql"
+    GATE_RULE = "aios_platform.gate_rules"
     ALERT_OUTPUT = "aios_platform.alert_outputs"
+
+
+def folder_of(kind: Kind, name: str) -> Path:
+    """The folder of the package that a part is.
+
+    Raises:
+        ExtensionError: There is none, it cannot be imported, or it is no package.
+    """
+    part = load(kind, name)
+    places = list(getattr(part, "__path__", ()))
+    if not places:
+        raise ExtensionError(
+            f"'{name}' of {kind} is no package, whose folder would have the files.",
+            remedy="Let the entry point name a package: a folder with __init__.py.",
+        )
+    return Path(places[0])
 
 
 @cache

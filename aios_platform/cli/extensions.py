@@ -8,9 +8,10 @@ import typer
 def extensions(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")] = False,
 ) -> None:
-    """List the networks and alert outputs that installed packages add, and whether they load.
+    """List the parts that installed packages add, and whether they load.
 
-    docs/how-to/extend.md has an example package. Exit status 1 where one cannot be imported.
+    Networks, feature SQL, rules of the gate, outputs of alerts; docs/how-to/extend.md has an
+    example package. Exit status 1 where one cannot be imported.
     """
     import json
 

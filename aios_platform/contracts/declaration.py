@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from aios_platform.contracts.answers import AnswerSchema
+from aios_platform.contracts.features import Features
 from aios_platform.contracts.files import Stored
 from aios_platform.contracts.policy import Gate, Share, Task
 from aios_platform.contracts.record import Record, nearest
@@ -221,31 +222,6 @@ class Source(Record):
     def row_id(self) -> str:
         """The column that names a predicted row."""
         return self.tables[self.rows].row_id[0]
-
-
-class Features(Record):
-    """What the model may look at."""
-
-    service: str | None = Field(
-        default=None,
-        description="Name of the Feast feature service; unset, the request has all there is.",
-    )
-    request: tuple[str, ...] = Field(
-        default=(),
-        description="Columns of the predicted table that the caller sends with a request.",
-    )
-    lookback_windows: int = Field(
-        default=1,
-        ge=0,
-        description="Windows of history that the feature SQL reads besides its own.",
-    )
-    max_single_feature_auc: float = Field(
-        default=0.8,
-        gt=0.5,
-        le=1,
-        description="Leak canary: one feature that separates the label better than this is "
-        "taken for a leak.",
-    )
 
 
 class Label(Record):

@@ -1,11 +1,12 @@
 """The gate's policy: what a candidate must show before it may become champion."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aios_platform.contracts.record import Record, nearest
+from aios_platform.extensions import Kind, installed
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Task = Literal["binary_classification", "multiclass_classification", "regression"]
@@ -88,6 +89,31 @@ class Protected(Record):
     )
 
 
+class AddedRule(Record):
+    """A rule that an installed package adds (docs/how-to/extend.md)."""
+
+    rule: str = Field(description="Its entry point in the group `aios_platform.gate_rules`.")
+    columns: tuple[str, ...] = Field(
+        default=(), description="Features of the model that it looks at; `window` is there always."
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="What it is called with.")
+
+    @field_validator("rule")
+    @classmethod
+    def _installed(cls, value: str) -> str:
+        known = installed(Kind.GATE_RULE)
+        if value not in known:
+            raise ValueError(
+                f"no installed package adds '{value}' to {Kind.GATE_RULE}. {nearest(value, known)}"
+            )
+        return value
+
+    @property
+    def name(self) -> str:
+        """The rule's name in verdicts and waivers."""
+        return f"added_{self.rule}"
+
+
 class Bootstrap(Record):
     """How the first champion is made: there is no baseline yet to compare it with."""
 
@@ -134,6 +160,9 @@ class Gate(Record):
     protected: tuple[Protected, ...] = Field(
         default=(), description="Protected attributes, whose groups must be treated alike."
     )
+    rules: tuple[AddedRule, ...] = Field(
+        default=(), description="Rules of installed packages, all of which must pass, too."
+    )
     decision_threshold: Share = Field(
         default=0.5, description="Probability at which a row counts as selected, for fairness."
     )
@@ -178,6 +207,7 @@ class Gate(Record):
         for field, columns in (
             ("slices", [each.column for each in self.slices]),
             ("protected", [each.column for each in self.protected]),
+            ("rules", [each.rule for each in self.rules]),
         ):
             twice = sorted({name for name in columns if columns.count(name) > 1})
             if twice:

@@ -29,6 +29,7 @@ from aios_platform.metrics import BINARY, computable, evaluate, evaluate_by
 from aios_platform.metrics.quantiles import quantile_metrics
 from aios_platform.metrics.registry import usual
 from aios_platform.promotion.absolute import beats_constant, covered, floors
+from aios_platform.promotion.added import added
 from aios_platform.promotion.comparison import Answers, compare
 from aios_platform.promotion.eligibility import origin, unseen
 from aios_platform.promotion.exam import Contender, Exam, Rows
@@ -69,8 +70,8 @@ def examine(
     Args:
         model: Name of the model.
         gate: The declared policy.
-        exam: Labelled rows that no contender was trained on, with the columns that slices and
-            protected attributes name.
+        exam: Labelled rows that no contender was trained on, with the columns that slices,
+            protected attributes and added rules name.
         candidate: The candidate's answers.
         champion: The champion's answers to the same rows; None only when the ledger was read and
             holds no champion: then the candidate must beat the best constant answer. A champion
@@ -173,6 +174,7 @@ def _judge(
         found.rules.extend(compare(exam, Answers(gate, task, rows, own, other)))
     found.rules.extend(covered(gate, found.candidate_metrics, quantiles, rows.truth.size))
     found.rules.extend(_fairness(gate, exam, rows, own))
+    found.rules.extend(added(gate, exam, rows, own, other))
 
 
 def _metrics(

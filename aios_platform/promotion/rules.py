@@ -36,6 +36,7 @@ WAIVABLE: tuple[str, ...] = (
     "slice_<column>",
     "tpr_difference_<column>",
     "selection_difference_<column>",
+    "added_<rule>",
     "max_latency_ratio",
     "max_latency_ms",
     "max_size_ratio",
@@ -84,6 +85,7 @@ def waivable_rules(gate: Gate) -> tuple[str, ...]:
         *(f"slice_{each.column}" for each in gate.slices),
         *(f"tpr_difference_{each.column}" for each in gate.protected),
         *(f"selection_difference_{each.column}" for each in gate.protected),
+        *(each.name for each in gate.rules),
         *fixed,
     )
 

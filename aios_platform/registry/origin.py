@@ -46,22 +46,26 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def source_digests(model_folder: Path) -> dict[str, str]:
+def source_digests(model_folder: Path, sql_folder: Path) -> dict[str, str]:
     """SHA-256 over the files that shape a model; a tarball of the sources has no commit.
 
     Args:
         model_folder: The model's folder under `defs/`: declaration, source, feature SQL.
+        sql_folder: Folder of its feature SQL, which another package may have.
 
     Returns:
-        `platform` (the package without its models), `model`, and `feature_repo`.
+        `platform` (the package without its models), `model`, `feature_repo`, and `feature_sql`
+        where it lies elsewhere.
     """
     package = PROJECT_ROOT / "aios_platform"
     models = package / "defs"
     platform = [path for path in _sources(package) if not path.is_relative_to(models)]
+    elsewhere = not sql_folder.is_relative_to(model_folder)
     return {
         "platform": _digest(package, platform),
         "model": _digest(model_folder, _sources(model_folder)),
         "feature_repo": _digest(settings().feature_repo, _sources(settings().feature_repo)),
+        **({"feature_sql": _digest(sql_folder, _sources(sql_folder))} if elsewhere else {}),
     }
 
 

@@ -5,24 +5,37 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from aios_platform.alerts.delivery import deliver_due, told
 from aios_platform.alerts.outbox import raise_alert
 from aios_platform.alerts.outputs import AddedOutput, LogOutput
+from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.contracts.datasets import FeatureField, FeatureSchema, FieldKind
+from aios_platform.contracts.decisions import Decision, Outcome
+from aios_platform.contracts.declaration import ModelDeclaration
+from aios_platform.contracts.policy import AddedRule, Gate
 from aios_platform.contracts.training import Training
-from aios_platform.errors import ExtensionError
-from aios_platform.extensions import Kind, installed, load
+from aios_platform.contracts.windows import WindowSchedule
+from aios_platform.errors import ExtensionError, PromotionError
+from aios_platform.extensions import Kind, folder_of, installed, load
+from aios_platform.features.tables import FeatureEngine, feature_queries
 from aios_platform.inference.session import Session
+from aios_platform.promotion.rules import check_waivable
+from aios_platform.registry.origin import source_digests
 from aios_platform.settings import Settings
 from aios_platform.training.trainer import train
 from tests.unit.alerts.receivers import an_alert
+from tests.unit.contracts.test_declaration import MINIMAL
+from tests.unit.promotion import test_gate
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/how-to/extend.md").read_text()
@@ -42,6 +55,9 @@ def place(tmp_path_factory):
     package.mkdir()
     (package / "pyproject.toml").write_text(block("toml"))
     (package / "our_parts.py").write_text(block("python"))
+    (package / "our_features").mkdir()
+    (package / "our_features/__init__.py").touch()
+    (package / "our_features/visits.sql").write_text(block("sql"))
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
          "--no-deps", "--no-build-isolation", "--target", str(target), str(package)],
@@ -61,7 +77,7 @@ def importable(monkeypatch):
     yield see
     monkeypatch.undo()
     installed.cache_clear()
-    for name in ("our_parts", "their_parts"):
+    for name in ("our_parts", "our_features", "their_parts"):
         sys.modules.pop(name, None)
 
 
@@ -97,6 +113,8 @@ def test_the_command_lists_what_is_installed_and_whose_it_is(place):
     assert code == 0
     assert [(one["group"], one["name"], one["package"], one["error"]) for one in found] == [
         ("aios_platform.networks", "linear", "our-parts 1.0", None),
+        ("aios_platform.feature_sql", "visits", "our-parts 1.0", None),
+        ("aios_platform.gate_rules", "least_recall", "our-parts 1.0", None),
         ("aios_platform.alert_outputs", "file", "our-parts 1.0", None),
     ]
 
@@ -131,6 +149,147 @@ def test_a_network_that_is_not_installed_is_refused(importable):
     installed.cache_clear()
     with pytest.raises(ValueError, match="'linear' is neither a network nor"):
         Training(network="linear")
+
+
+def gate_with(*rules) -> Gate:
+    return test_gate.GATE.model_copy(
+        update={"rules": tuple(AddedRule.model_validate(rule) for rule in rules)}
+    )
+
+
+def verdict_of(gate):
+    """What the gate says of a good candidate against a poor champion."""
+    exam = replace(test_gate.EXAM, columns={"size": np.arange(test_gate.ROWS)})
+    return test_gate.judge(
+        test_gate.contender("2", test_gate.GOOD),
+        test_gate.contender("1", test_gate.POOR),
+        exam=exam,
+        gate=gate,
+    )
+
+
+def least_recall(least):
+    return {"rule": "least_recall", "options": {"threshold": 0.5, "least": least}}
+
+
+def test_a_rule_of_the_package_stops_a_candidate_that_the_gate_would_promote(place, importable):
+    importable(place)
+    assert verdict_of(gate_with()).decision is Decision.PROMOTE
+    found = float((test_gate.GOOD[test_gate.LABELS] >= 0.5).mean())
+    kept = verdict_of(gate_with(least_recall(found)))
+    assert kept.decision is Decision.PROMOTE
+    (rule,) = (rule for rule in kept.rules if rule.rule == "added_least_recall")
+    assert (rule.observed, rule.bound, rule.rows) == (found, found, test_gate.ROWS)
+    assert rule.reason.endswith("of the positives are found. (least_recall of our-parts 1.0)")
+    missed = verdict_of(gate_with(least_recall(found + 0.01)))
+    assert missed.decision is Decision.REJECT
+    assert any("of the positives are found" in reason for reason in missed.reasons)
+
+
+RULES = """
+from aios_platform.promotion.added import Finding
+def raises(examined):
+    raise OSError("no network")
+def says_true(examined):
+    return True
+def not_finite(examined):
+    return Finding(True, "fine", observed=float("nan"))
+def writes(examined):
+    examined.truth[:] = examined.candidate > 0.5
+    examined.columns["size"][:] = 0
+    return Finding(True, "fine")
+def unasked(examined, least):
+    return Finding(True, "fine")
+"""
+
+
+@pytest.fixture
+def rules(broken):
+    lines = [f"{n} = their_parts:{n}" for n in re.findall(r"def (\w+)", RULES)]
+    lines.append("gone = not_there:rule")
+    (broken / "their_parts-2.0.dist-info/entry_points.txt").write_text(
+        "[aios_platform.gate_rules]\n" + "\n".join(lines) + "\n"
+    )
+    (broken / "their_parts.py").write_text(RULES)
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"rule": "raises"}, "raises of their-parts 2.0 raised OSError: no network"),
+        ({"rule": "says_true"}, "returned bool, no Finding"),
+        ({"rule": "not_finite"}, "has no finite figure"),
+        ({"rule": "unasked"}, "raised TypeError"),
+        ({"rule": "gone"}, "cannot be imported"),
+        ({"rule": "writes", "columns": ["height"]}, "no column 'height'"),
+    ],
+    ids=lambda value: value["rule"] if isinstance(value, dict) else "",
+)
+def test_a_broken_rule_never_promotes(rules, importable, rule, said):
+    importable(rules)
+    verdict = verdict_of(gate_with(rule))
+    assert verdict.decision is Decision.INCONCLUSIVE
+    (found,) = (each for each in verdict.rules if each.rule == f"added_{rule['rule']}")
+    assert found.outcome is Outcome.UNKNOWN
+    assert said in found.reason
+
+
+def test_a_rule_cannot_change_what_the_gate_judges(rules, importable):
+    importable(rules)
+    twice = verdict_of(gate_with({"rule": "writes", "columns": ["size"]}))
+    plain = verdict_of(gate_with())
+    assert twice.decision is Decision.PROMOTE
+    assert (twice.exam_digest, twice.candidate_metrics) == (
+        plain.exam_digest, plain.candidate_metrics,
+    )  # fmt: skip
+
+
+def test_an_added_rule_can_be_waived_and_one_that_is_not_installed_is_refused(place, importable):
+    importable(place)
+    gate = gate_with(least_recall(0.99))
+    check_waivable("added_least_recall", gate)
+    with pytest.raises(PromotionError, match="no rule 'added_most_recall'"):
+        check_waivable("added_most_recall", gate)
+    with pytest.raises(ValidationError, match="Did you mean 'least_recall'"):
+        AddedRule(rule="last_recall")
+    with pytest.raises(ValidationError, match="rules names least_recall more than once"):
+        Gate.model_validate({"rules": [least_recall(0.1), least_recall(0.2)]})
+
+
+def test_feature_sql_of_the_package_takes_the_place_of_the_folder(place, importable):
+    importable(place)
+    content = MINIMAL | {"features": {"service": "toys_v1", "sql": "visits"}}
+    names = Names(ModelDeclaration.model_validate(content), Path("unused"))
+    assert names.sql_folder == place / "our_features"
+    assert names.feature_tables == ("toy/features/visits",)
+    digests = source_digests(ROOT / "aios_platform/defs/digits", names.sql_folder)
+    assert set(digests) == {"platform", "model", "feature_repo", "feature_sql"}
+    window = WindowSchedule(every="day", start="2024-01-01").window("2024-01-02")
+    visits = pa.table(
+        {
+            "customer": ["a", "b", "a"],
+            "visited_at": pa.array([window.start] * 3, pa.timestamp("us", "UTC")),
+        }
+    )
+    (query,) = feature_queries(names.sql_folder)
+    with closing(FeatureEngine({"visits": visits}, window)) as engine:
+        _, batches = engine.run(query)
+        rows = pa.Table.from_batches(batches).sort_by("customer")
+    assert rows["visits"].to_pylist() == [2.0, 1.0]
+
+
+def test_feature_sql_that_is_not_there_is_refused(place, importable, broken):
+    with pytest.raises(ValidationError, match="no installed package adds 'visits'"):
+        ModelDeclaration.model_validate(
+            MINIMAL | {"features": {"service": "toys_v1", "sql": "visits"}}
+        )
+    (broken / "their_parts-2.0.dist-info/entry_points.txt").write_text(
+        "[aios_platform.feature_sql]\nvisits = their_parts\n"
+    )
+    importable(broken)
+    with pytest.raises(ExtensionError, match="no package, whose folder"):
+        folder_of(Kind.FEATURE_SQL, "visits")
 
 
 def test_alerts_reach_the_output_of_the_package(place, tmp_path):

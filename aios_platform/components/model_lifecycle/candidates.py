@@ -143,7 +143,7 @@ def train_candidate(
             trained=trained,
             training_set=record,
             store=stores.artifacts,
-            sources=source_digests(names.folder),
+            sources=source_digests(names.folder, names.sql_folder),
         )
         author = _record(names, stores.database, version, trained, record)
     shutil.rmtree(workdir, ignore_errors=True)

@@ -261,9 +261,13 @@ def _exam(names: Names, frame: "pa.Table | None") -> "Exam":
 
 
 def _looked_at(names: Names) -> Sequence[str]:
-    """Columns that slices and protected attributes name; the window is there in any case."""
+    """Columns that the policy names; the window is there in any case."""
     gate = names.declaration.gate
-    columns = [*(part.column for part in gate.slices), *(part.column for part in gate.protected)]
+    columns = [
+        *(part.column for part in gate.slices),
+        *(part.column for part in gate.protected),
+        *(column for rule in gate.rules for column in rule.columns),
+    ]
     return [name for name in dict.fromkeys(columns) if name != "window"]
 
 

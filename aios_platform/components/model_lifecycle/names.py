@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from aios_platform.contracts.declaration import ModelDeclaration
+from aios_platform.extensions import Kind, folder_of
 
 MODEL_TAG = "aios/model"
 CAUSE_TAG = "aios/cause"
@@ -45,8 +46,13 @@ class Names:
 
     @property
     def sql_folder(self) -> Path:
-        """Folder of the model's feature SQL."""
-        return self.folder / "features"
+        """Folder of the model's feature SQL: its own, or that of an installed package.
+
+        Raises:
+            ExtensionError: The package cannot be imported.
+        """
+        added = self.declaration.features.sql
+        return self.folder / "features" if added is None else folder_of(Kind.FEATURE_SQL, added)
 
     @property
     def raw_rows(self) -> str:

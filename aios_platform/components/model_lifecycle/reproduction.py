@@ -145,7 +145,7 @@ def _origin(
         ("declaration", declaration.fingerprint, names.declaration.fingerprint),
         *(
             (f"source files: {part}", provenance.sources.get(part, "not recorded"), digest)
-            for part, digest in source_digests(names.folder).items()
+            for part, digest in source_digests(names.folder, names.sql_folder).items()
         ),
         *(
             (f"library {name}", provenance.libraries.get(name, "not recorded"), version)
