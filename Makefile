@@ -49,8 +49,8 @@ images: $(STAMP) ## Run what the Dockerfiles run, in clean environments (long).
 test: $(STAMP) ## The whole test suite.
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-faults: $(STAMP) ## The tests that break, stop and kill parts of it.
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/faults tests/e2e/test_replay_killed.py \
+test-faults: $(STAMP) ## The tests that break, stop and kill parts of it, the long ones too.
+	@$(BIN)/pytest -m 'long or not long' -n 2 --dist loadfile --no-loadscope-reorder tests/faults tests/e2e/test_replay_killed.py \
 		tests/integration/daemon/test_exactly_once.py tests/integration/promotion/test_flow.py
 
 lint: $(STAMP) ## ruff, mypy and import-linter.

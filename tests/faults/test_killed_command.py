@@ -21,6 +21,7 @@ from tests.e2e import small_flights
 pytestmark = [
     pytest.mark.postgres,
     pytest.mark.timeout(900),
+    pytest.mark.long,
 ]
 
 COMMAND = """

@@ -49,7 +49,9 @@ DECLARED = {
         "slices": [],
         "min_rows": 50,
         "resamples": 200,
+        # What a busy machine measures must not decide.
         "max_latency_ms": 10_000,
+        "max_latency_ratio": 1000,
     },
     "monitoring": {"report_rows": 100},
     "retrain": {"new_data": 0.5},
