@@ -78,6 +78,8 @@ class Home:
     def close(self) -> None:
         self._process.communicate(timeout=60)
         self.database.close()
+        # Calls that were killed still count as its users, so nobody else ends it.
+        stop_postgres(self.folder)
 
 
 def _decided(payload: dict[str, Any]) -> Any:
