@@ -91,8 +91,8 @@ def run_search(
         )
         while (trial := study.take()) is not None:
             _try(trial, trials, names)
-            results = tuple(study.results())
-            for ended in results:
+            known, results = len(results), tuple(study.results())
+            for ended in results[known:]:
                 _show(runs, ended)
             yield results
         best = best_of(results)
