@@ -112,23 +112,28 @@ ACTS = {"kill": kill, "stop": stop, "full": fill_disk, "none": nothing}
 
 
 def run(asked: dict[str, Any], told: int) -> None:
-    """Live the tiny model's life, or as much of it as is left."""
+    """Live the tiny model's life, or as much of it as is left; or `aios promote` a version."""
     from aios_platform import telemetry
     from aios_platform.cli.arguments import code_location
+    from aios_platform.components.model_lifecycle.promoting import promote_version
     from aios_platform.components.model_lifecycle.runner import run_until_done
+    from aios_platform.resources.stores import Stores
     from tests.faults import tiny
 
     telemetry.configure("ERROR")
     Boundaries(asked["names"], ACTS[asked["fault"]], told).watch()
-    names = tiny.names()
+    names, as_of = tiny.names(), datetime.fromisoformat(asked["as_of"])
     _, instance, store, database = code_location()
+    if asked["promote"]:
+        promote_version(names, asked["promote"], Stores(), as_of)
+        return
     for _ in run_until_done(
         names,
         tiny.definitions(names),
         instance,
         store,
         database,
-        datetime.fromisoformat(asked["as_of"]),
+        as_of,
     ):
         pass
 

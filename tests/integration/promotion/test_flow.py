@@ -695,7 +695,7 @@ def test_every_row_of_the_ledger_is_explained(home, aios):
     seen = {row.kind for row in rows}
     elsewhere = {
         "waiver", "waiver_revoked", "role_granted", "role_revoked", "key_revoked", "call_granted",
-        "call_revoked", "review_decision",
+        "call_revoked", "review_decision", "search",
     }  # fmt: skip
     assert seen >= set(_KINDS) - elsewhere
     done = aios("explain", str(home.rows("rollback")[0].seq))
