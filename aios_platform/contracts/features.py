@@ -2,8 +2,9 @@
 
 from pydantic import Field, field_validator
 
-from aios_platform.contracts.record import Record, nearest
-from aios_platform.extensions import Kind, installed
+from aios_platform.contracts.installed import check_installed
+from aios_platform.contracts.record import Record
+from aios_platform.extensions import Kind
 
 
 class Features(Record):
@@ -38,10 +39,6 @@ class Features(Record):
     @field_validator("sql")
     @classmethod
     def _installed(cls, value: str | None) -> str | None:
-        known = installed(Kind.FEATURE_SQL)
-        if value is not None and value not in known:
-            raise ValueError(
-                f"no installed package adds '{value}' to {Kind.FEATURE_SQL}. "
-                f"{nearest(value, known)}"
-            )
+        if value is not None:
+            check_installed(Kind.FEATURE_SQL, value)
         return value

@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from aios_platform.contracts.installed import check_installed
 from aios_platform.contracts.record import Record, nearest
-from aios_platform.extensions import Kind, installed
+from aios_platform.extensions import Kind
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Task = Literal["binary_classification", "multiclass_classification", "regression"]
@@ -101,11 +102,7 @@ class AddedRule(Record):
     @field_validator("rule")
     @classmethod
     def _installed(cls, value: str) -> str:
-        known = installed(Kind.GATE_RULE)
-        if value not in known:
-            raise ValueError(
-                f"no installed package adds '{value}' to {Kind.GATE_RULE}. {nearest(value, known)}"
-            )
+        check_installed(Kind.GATE_RULE, value)
         return value
 
     @property

@@ -9,9 +9,9 @@ from aios_platform.contracts.replays import Figure, Gain, Replay, ReplayedWindow
 from aios_platform.metrics import LESS_IS_BETTER
 
 TIE = "\N{NO-BREAK SPACE}"
+"""Keeps a figure and its unit on one line."""
 UNMEASURED = "not measurable"
 """The live model's figure where its labels allow none."""
-"""Keeps a figure and its unit on one line."""
 METRICS = {
     "roc_auc": "ROC AUC",
     "pr_auc": "PR AUC",

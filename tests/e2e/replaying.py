@@ -1,16 +1,13 @@
 """The small model in a replay, moment by moment, and its home as it was when it had gone live."""
 
 import shutil
-import signal
 import subprocess
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psutil
 
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.runner import RunResult
@@ -22,6 +19,7 @@ from aios_platform.replay.results import results
 from aios_platform.resources.stores import Stores
 from tests.e2e import small_flights
 from tests.homes import forget
+from tests.postgres_servers import stop_postgres
 
 FIRST, LAST = "2013-04", "2013-06"
 LENIENT = {
@@ -147,22 +145,6 @@ class Grown:
     instance: dg.DagsterInstance
     found: Replay
     runs: int
-
-
-def stop_postgres(home: Path, how: signal.Signals = signal.SIGINT) -> None:
-    """Stop the home's server and wait for its end: in good order, or (SIGKILL) not."""
-    note = home / "postgres" / "postmaster.pid"
-    if not note.exists():
-        return
-    pid = int(note.read_text().splitlines()[0])
-    if not psutil.pid_exists(pid):
-        return
-    server = psutil.Process(pid)
-    victims = [server, *server.children(recursive=True)] if how == signal.SIGKILL else [server]
-    for process in victims:
-        process.send_signal(how)
-    while psutil.pid_exists(pid) and server.status() != psutil.STATUS_ZOMBIE:
-        time.sleep(0.02)
 
 
 def keep(home: Path, copy: Path) -> None:

@@ -25,6 +25,7 @@ from aios_platform.replay import drive
 from aios_platform.replay.progress import result_name
 from aios_platform.settings import PROJECT_ROOT, Settings
 from tests.e2e import replaying, small_flights
+from tests.postgres_servers import stop_postgres
 
 pytestmark = [
     pytest.mark.postgres,
@@ -105,7 +106,7 @@ def last(grown, young) -> Iterator[tuple[Command, Path, Replay]]:
         command().killed_at("features         2013-05")
         cut_off = command()
         cut_off.until("network 0, epoch 0")
-        replaying.stop_postgres(home, signal.SIGKILL)
+        stop_postgres(home, signal.SIGKILL)
         assert cut_off.finish() == 1, cut_off.output
         told = " ".join(cut_off.output.split())
         assert "error: Postgres" in told

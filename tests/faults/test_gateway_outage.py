@@ -1,5 +1,6 @@
 """The gateway's database gone, silent, and back: what serves goes on, and nothing is lost."""
 
+import signal
 from collections.abc import Iterator
 
 import psutil
@@ -10,7 +11,7 @@ from aios_platform.artifacts import ArtifactStore
 from aios_platform.embedded import start_embedded
 from aios_platform.settings import settings
 from tests.faults.gateway_process import GatewayProcess, gateway
-from tests.faults.test_killed_command import stop_postgres
+from tests.postgres_servers import stop_postgres
 from tests.served_models import ROW, declare, make_champion, network
 
 pytestmark = [pytest.mark.postgres]
@@ -83,7 +84,7 @@ def test_without_its_database_it_serves_says_so_and_forgets_nothing(
     caller.ask()
     assert served.ask("GET", "/readyz").json["degraded"] is False
     ledger.close()
-    stop_postgres(own_home)
+    stop_postgres(own_home, signal.SIGKILL)
 
     def noticed() -> bool:
         caller.ask()
@@ -133,6 +134,6 @@ def test_a_silent_database_holds_nobody_up(served, caller, ledger, own_home):
 
 def test_told_to_stop_meanwhile_it_stops(served, own_home, ledger):
     ledger.close()
-    stop_postgres(own_home)
+    stop_postgres(own_home, signal.SIGKILL)
     assert served.end() == 0
     assert "are lost" not in served.log

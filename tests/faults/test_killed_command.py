@@ -4,11 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from aios_platform.artifacts import ArtifactStore
@@ -17,6 +15,7 @@ from aios_platform.ledger.champions import champion_of
 from aios_platform.ledger.entries import entries
 from aios_platform.settings import PROJECT_ROOT, Settings
 from tests.e2e import small_flights
+from tests.postgres_servers import stop_postgres
 
 pytestmark = [
     pytest.mark.postgres,
@@ -96,7 +95,7 @@ def last(home) -> Command:
         command.kill()
     command = Command(home)
     command.until("candidate        4 windows")
-    stop_postgres(home)
+    stop_postgres(home, signal.SIGKILL)
     assert command.finish() != 0
     [told] = [line for line in command.output.splitlines() if line.startswith("error:")]
     assert "Postgres" in told
@@ -107,15 +106,6 @@ def last(home) -> Command:
     command = Command(home)
     assert command.finish() == 0, command.output
     return command
-
-
-def stop_postgres(home: Path) -> None:
-    pid = int((home / "postgres" / "postmaster.pid").read_text().splitlines()[0])
-    server = psutil.Process(pid)
-    for process in [server, *server.children(recursive=True)]:
-        process.kill()
-    while psutil.pid_exists(pid):
-        time.sleep(0.05)
 
 
 def test_the_last_command_finishes_what_the_others_began(last):

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,6 +21,7 @@ from aios_platform.ledger.champions import champion_of
 from aios_platform.ledger.entries import entries
 from aios_platform.settings import PROJECT_ROOT, Settings
 from tests.faults import tiny
+from tests.postgres_servers import stop_postgres
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(1800)]
 
@@ -85,8 +85,7 @@ class Home:
         self._process.communicate(timeout=60)
         self.database.close()
         # Calls that were killed still count as its users, so nobody else ends it.
-        with suppress(FileNotFoundError, psutil.NoSuchProcess):
-            stop_postgres(self.folder)
+        stop_postgres(self.folder, signal.SIGKILL)
 
 
 def _decided(payload: dict[str, Any]) -> Any:
@@ -188,16 +187,6 @@ def publications(life: Life) -> list[str]:
     return [name for name in life.boundaries if name.startswith("before publish")]
 
 
-def stop_postgres(home: Path) -> None:
-    pid = int((home / "postgres" / "postmaster.pid").read_text().splitlines()[0])
-    server = psutil.Process(pid)
-    for process in [server, *server.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    while psutil.pid_exists(pid):
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def disturbed(homes, undisturbed) -> Home:
     """A life with a bit of everything, up to its end after five days."""
@@ -211,7 +200,7 @@ def disturbed(homes, undisturbed) -> Home:
     assert full["status"] == 3
     assert "No space left on device" in full["error"]
     stopped_at(home, late)
-    stop_postgres(home.folder)
+    stop_postgres(home.folder, signal.SIGKILL)
     home.database.close()
     home.database = open_database(Settings(home=home.folder))
     lost = home.go_on()
