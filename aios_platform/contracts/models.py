@@ -1,6 +1,7 @@
 """Records of trained and registered models."""
 
 from datetime import datetime
+from statistics import median
 
 from pydantic import Field
 
@@ -31,6 +32,16 @@ class Calibration(Record):
     offsets: tuple[float, ...] = Field(default=(), description="Of each quantile.")
 
 
+class NetworkCheck(Record):
+    """A check of the trained network (`training.soundness`), and what it observed."""
+
+    name: str
+    held: bool
+    observed: float
+    bound: float
+    says: str = Field(description="One sentence.")
+
+
 class TrainedModel(Record):
     """A trained, calibrated, exported network, and how it came about."""
 
@@ -40,6 +51,7 @@ class TrainedModel(Record):
     parameters: dict[str, float | int | str] = Field(description="What the training settled on.")
     calibration: Calibration
     epochs: tuple[Epoch, ...]
+    checks: tuple[NetworkCheck, ...] = ()
     train_windows: tuple[str, ...]
     validation_windows: tuple[str, ...]
     rows: int = Field(ge=1, description="Labelled rows, those of validation included.")
@@ -50,6 +62,12 @@ class TrainedModel(Record):
     )
     seconds: float = Field(ge=0)
     resumed: bool = Field(description="Whether a killed training was taken up again.")
+
+    @property
+    def rows_per_second(self) -> float:
+        """Speed of the median epoch, rows per second of wall time; 0 where none took any."""
+        seconds = median(epoch.seconds for epoch in self.epochs) if self.epochs else 0.0
+        return self.rows / seconds if seconds else 0.0
 
 
 class ModelVersion(Record):

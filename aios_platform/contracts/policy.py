@@ -69,6 +69,14 @@ class Approval(StrEnum):
     HUMAN = "human"
 
 
+class LinearBaseline(StrEnum):
+    """What the comparison with a linear model of the same rows is for."""
+
+    OFF = "off"
+    NOTED = "noted"
+    REQUIRED = "required"
+
+
 class Slice(Record):
     """Rows judged by themselves: each value of a column, or each of its quantile bins."""
 
@@ -153,6 +161,11 @@ class Gate(Record):
         default=None,
         description="Largest |share of labels at most a quantile - its level| of a regression's "
         "declared quantiles; unset, it is shown and not judged.",
+    )
+    linear_baseline: LinearBaseline = Field(
+        default=LinearBaseline.NOTED,
+        description="A linear model is fitted to the candidate's training rows and compared on "
+        "the exam: shown only, or the candidate must be shown to be better.",
     )
     protected: tuple[Protected, ...] = Field(
         default=(), description="Protected attributes, whose groups must be treated alike."

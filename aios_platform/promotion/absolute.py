@@ -1,4 +1,4 @@
-"""The candidate by itself: floors, and for a first champion the best constant answer."""
+"""The candidate by itself: floors, a linear model, and for a first champion a constant answer."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from aios_platform.contracts.decisions import Outcome, RuleResult
-from aios_platform.contracts.policy import Gate, Task
+from aios_platform.contracts.policy import Gate, LinearBaseline, Metric, Task
+from aios_platform.errors import MetricError, PromotionError
 from aios_platform.metrics import LESS_IS_BETTER
 from aios_platform.metrics.quantiles import coverage_error
-from aios_platform.promotion.exam import Rows
+from aios_platform.promotion.exam import Contender, Rows
 from aios_platform.promotion.rules import described, finite
 from aios_platform.promotion.statistics import detectable, superiority
 from aios_platform.resampling import gain_interval, metric_intervals, seed_of
@@ -20,11 +21,7 @@ def beats_constant(gate: Gate, task: Task, rows: Rows, candidate: Any) -> RuleRe
 
     The best constant is the exam's own: its base rate, its class shares, or its mean.
     """
-    # A constant base rate is perfectly calibrated on average, and a constant has no ranking or
-    # class: a proper score compares the rest as well.
-    metric = gate.metric
-    if metric in ("ece", "ece_debiased", "reliability"):
-        metric = "brier"
+    metric = _proper(gate.metric)
     gain = gain_interval(
         metric,
         rows.truth,
@@ -54,6 +51,69 @@ def beats_constant(gate: Gate, task: Task, rows: Rows, candidate: Any) -> RuleRe
         reason=f"{says[outcome].capitalize()} (there is no champion yet): "
         f"{described(metric, gain)}.",
     )
+
+
+def beats_linear(
+    gate: Gate, task: Task, rows: Rows, candidate: Any, linear: Contender | None
+) -> Iterator[RuleResult]:
+    """The rule `beats_linear`: is the network better than a linear model of the same rows?
+
+    Args:
+        gate: The policy; where it does not require the rule, the result is noted.
+        task: Kind of answer.
+        rows: The exam's rows.
+        candidate: The candidate's scores.
+        linear: The linear model's answers; None: it was not fitted.
+    """
+    required = gate.linear_baseline is LinearBaseline.REQUIRED
+    if gate.linear_baseline is LinearBaseline.OFF or (linear is None and not required):
+        return
+    metric = _proper(gate.metric)
+    try:
+        if linear is None:
+            raise PromotionError("It was not fitted.", remedy="Judge the candidate again.")
+        gain = gain_interval(
+            metric,
+            rows.truth,
+            candidate,
+            rows.scores_of(linear),
+            seed=seed_of(rows.digest),
+            confidence=gate.confidence,
+            resamples=gate.resamples,
+            task=task,
+        )
+    except (MetricError, PromotionError) as error:
+        why = linear.problem if linear is not None and linear.problem else error.what
+        yield RuleResult(
+            rule="beats_linear",
+            outcome=Outcome.UNKNOWN if required else Outcome.NOTED,
+            reason=f"There is no linear model to compare with: {why}",
+        )
+        return
+    outcome = superiority(gain)
+    says = {
+        Outcome.PASS: "Better than a linear model",
+        Outcome.FAIL: "No better than a linear model",
+        Outcome.UNKNOWN: "Not shown to be better than a linear model",
+    }
+    yield RuleResult(
+        rule="beats_linear",
+        outcome=outcome if required else Outcome.NOTED,
+        metric=metric,
+        observed=gain.estimate,
+        bound=0.0,
+        low=gain.low,
+        high=gain.high,
+        detectable=finite(detectable(gain)),
+        rows=gain.rows,
+        reason=f"{says[outcome]} of the same training rows: {described(metric, gain)}.",
+    )
+
+
+def _proper(metric: Metric) -> Metric:
+    # A constant base rate is perfectly calibrated on average, and a constant has no ranking or
+    # class: a proper score compares the rest as well.
+    return "brier" if metric in ("ece", "ece_debiased", "reliability") else metric
 
 
 def _constant(task: Task, metric: str, truth: Any, candidate: Any) -> Any:

@@ -28,7 +28,7 @@ from aios_platform.errors import DeclarationError, MetricError, PromotionError
 from aios_platform.metrics import BINARY, computable, evaluate, evaluate_by
 from aios_platform.metrics.quantiles import quantile_metrics
 from aios_platform.metrics.registry import usual
-from aios_platform.promotion.absolute import beats_constant, covered, floors
+from aios_platform.promotion.absolute import beats_constant, beats_linear, covered, floors
 from aios_platform.promotion.added import added
 from aios_platform.promotion.comparison import Answers, compare
 from aios_platform.promotion.eligibility import origin, unseen
@@ -57,6 +57,7 @@ def examine(
     candidate: Contender,
     champion: Contender | None,
     evidence: Evidence,
+    linear: Contender | None = None,
     waivers: Mapping[str, Waiver] = MappingProxyType({}),
     task: Task = BINARY,
     quantiles: Sequence[float] = (),
@@ -77,6 +78,7 @@ def examine(
             holds no champion: then the candidate must beat the best constant answer. A champion
             that could not be scored is `Contender.unscorable`, never None.
         evidence: What was measured besides; a missing piece is unknown, and so never promotes.
+        linear: A linear model's answers to the same rows; None: it was not fitted.
         waivers: Active waivers of this model by the rule they lift.
         task: What kind of answer the model gives.
         quantiles: Declared levels of a regression; its contenders answer each, after the value.
@@ -105,7 +107,9 @@ def examine(
         rows = Rows.of(exam, task=task)
         enough = _enough(rows, gate)
         found.rules.append(enough)
-        _judge(found, gate, task, exam, rows, candidate, champion, enough.outcome, quantiles)
+        _judge(
+            found, gate, task, exam, rows, candidate, champion, enough.outcome, quantiles, linear
+        )
     except (MetricError, PromotionError) as error:
         found.rules.append(_rule("exam", Outcome.UNKNOWN, f"The exam cannot be used: {error.what}"))
     # Last: the reasons of a verdict are read from the top, and these decide least often.
@@ -140,6 +144,7 @@ def _judge(
     champion: Contender | None,
     enough: Outcome,
     quantiles: Sequence[float],
+    linear: Contender | None,
 ) -> None:
     """Everything that looks at answers to the exam."""
     own, rule = _answers("candidate", rows, candidate)
@@ -172,6 +177,7 @@ def _judge(
     elif other is not None:
         found.rules.append(_differs(candidate, champion, own, other))
         found.rules.extend(compare(exam, Answers(gate, task, rows, own, other)))
+    found.rules.extend(beats_linear(gate, task, rows, own, linear))
     found.rules.extend(covered(gate, found.candidate_metrics, quantiles, rows.truth.size))
     found.rules.extend(_fairness(gate, exam, rows, own))
     found.rules.extend(added(gate, exam, rows, own, other))

@@ -37,6 +37,7 @@ WAIVABLE: tuple[str, ...] = (
     "tpr_difference_<column>",
     "selection_difference_<column>",
     "added_<rule>",
+    "beats_linear",
     "max_latency_ratio",
     "max_latency_ms",
     "max_size_ratio",

@@ -6,7 +6,9 @@ or which nothing shows to have run, leaves none.
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from statistics import median
 
+from aios_platform.components.model_lifecycle.candidates import CANDIDATE
 from aios_platform.components.model_lifecycle.faults import FAULTS
 from aios_platform.components.model_lifecycle.measuring import PERFORMANCE
 from aios_platform.components.model_lifecycle.names import Names
@@ -16,6 +18,7 @@ from aios_platform.components.model_lifecycle.served import DRIFT, SKEW, documen
 from aios_platform.components.model_lifecycle.tuning import SEARCH
 from aios_platform.contracts.datasets import DatasetVersion
 from aios_platform.contracts.decisions import Decision, RetrainAction, RetrainDecision
+from aios_platform.contracts.models import NetworkCheck
 from aios_platform.contracts.readiness import How, TestScore, Trace
 from aios_platform.contracts.replays import Replay
 from aios_platform.contracts.rollouts import Rollout, RolloutMode, RolloutState
@@ -28,6 +31,11 @@ from aios_platform.readiness.facts import Facts, of_row
 from aios_platform.readiness.rubric import RUBRIC
 from aios_platform.readiness.scoring import score
 from aios_platform.resources.stores import Stores
+
+LEARNS = ("learns", "reached")
+SOUND = ("rows_alone", "bounded")
+LEAST_SPEED = 0.5
+"""Rows per second against the median of the versions before: less is a regression."""
 
 
 def score_of(names: Names, stores: Stores, at: datetime | None = None) -> TestScore:
@@ -63,6 +71,7 @@ def _data(facts: Facts) -> Iterator[Trace]:
 
 def _model(facts: Facts) -> Iterator[Trace]:
     yield from _tuned(facts)
+    yield from _linear(facts)
     yield from facts.passed("model_6", "slice_")
     yield from facts.passed("model_7", "fairness_")
 
@@ -74,6 +83,7 @@ def _infrastructure(facts: Facts) -> Iterator[Trace]:
         if live and row.payload["reproduced"]:
             says = f"Version {version} was trained again: the same answers."
             yield of_row("infrastructure_1", How.MANUAL, row, says)
+    yield from _checked(facts, "infrastructure_2", LEARNS)
     if facts.verdict is not None:
         row, verdict = facts.verdict
         if verdict.decision is Decision.PROMOTE:
@@ -99,6 +109,44 @@ def _tuned(facts: Facts) -> Iterator[Trace]:
             yield of_row("model_3", How.MANUAL, row, says)
 
 
+def _linear(facts: Facts) -> Iterator[Trace]:
+    """The gate's comparison with a linear model, also where the policy only notes it."""
+    if facts.verdict is not None:
+        row, verdict = facts.verdict
+        for rule in verdict.rules:
+            if rule.rule == "beats_linear" and rule.low is not None and rule.low > 0:
+                yield of_row("model_5", How.AUTOMATED, row, rule.reason)
+
+
+def _checked(facts: Facts, test: str, names: tuple[str, ...]) -> Iterator[Trace]:
+    """The checks of the champion's networks, as they were trained."""
+    if facts.candidate is None:
+        return
+    checks = [NetworkCheck.model_validate(check) for check in facts.candidate.payload["checks"]]
+    found = [check for check in checks if check.name in names]
+    if len(found) == len(names) and all(check.held for check in found):
+        yield of_row(test, How.AUTOMATED, facts.candidate, " ".join(c.says for c in found))
+
+
+def _speed(facts: Facts) -> Iterator[Trace]:
+    """Training against the versions before it, serving and size against the champion before."""
+    judged = facts.passed("monitoring_6", "max_latency_ratio", "max_size_ratio")
+    if facts.candidate is None or not judged:
+        return
+    own = float(facts.candidate.payload["rows_per_second"])
+    earlier = [
+        float(row.payload["rows_per_second"])
+        for row in facts.rows(CANDIDATE)
+        if row.seq < facts.candidate.seq and row.payload.get("rows_per_second")
+    ]
+    if earlier and own >= LEAST_SPEED * median(earlier):
+        says = (
+            f"Trained at {own:,.0f} rows a second, the {len(earlier)} before it at "
+            f"{median(earlier):,.0f}; {judged[0].says}"
+        )
+        yield of_row("monitoring_6", How.AUTOMATED, facts.candidate, says)
+
+
 def _monitoring(facts: Facts) -> Iterator[Trace]:
     yield from _watched(facts)
     yield from _skew(facts)
@@ -111,6 +159,8 @@ def _monitoring(facts: Facts) -> Iterator[Trace]:
         if decision.action is RetrainAction.HOLD or renewed:
             says = f"{decision.window}: {decision.action}, {decision.reason}"
             yield of_row("monitoring_4", How.AUTOMATED, row, says)
+    yield from _checked(facts, "monitoring_5", SOUND)
+    yield from _speed(facts)
 
 
 def _replayed(facts: Facts) -> Iterator[Trace]:

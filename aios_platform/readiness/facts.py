@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
+from aios_platform.components.model_lifecycle.candidates import CANDIDATE
 from aios_platform.components.model_lifecycle.documents import find_document
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.state import VERDICT
@@ -49,6 +50,19 @@ class Facts:
     def champion(self) -> Champion | None:
         """The live version."""
         return champion_of(self.stores.database, self.names.model)
+
+    @cached_property
+    def candidate(self) -> LedgerEntry | None:
+        """The row of the champion's training; None where it says nothing of checks and speed."""
+        for row in self.rows(CANDIDATE):
+            if (
+                self.champion
+                and row.payload["version"] == self.champion.version
+                and row.payload["model_digest"] == self.champion.model_digest
+            ):
+                # A version of an earlier release.
+                return row if "checks" in row.payload else None
+        return None
 
     @cached_property
     def verdict(self) -> tuple[LedgerEntry, Verdict] | None:

@@ -25,13 +25,13 @@ _MODEL = (
     ("The offline metric moves with what the model is for.", ""),
     ("The hyper-parameters were tuned.", "`aios tune MODEL`, then declare the best values."),
     ("What a stale model costs is known.", "`aios replay MODEL`"),
-    ("A simpler model is not as good.", ""),
+    ("A simpler model is not as good.", "`aios promote MODEL`; see its rule beats_linear."),
     ("Quality holds on the slices that matter.", "Declare gate.slices, then `aios promote MODEL`."),
     ("Groups of people are treated alike.", "Declare gate.protected, then `aios promote MODEL`."),
 )
 _INFRASTRUCTURE = (
     ("Training can be reproduced.", "`aios reproduce MODEL VERSION`"),
-    ("The model's specification is unit tested.", ""),
+    ("The model's specification is unit tested.", "`aios train MODEL`; its log has the checks."),
     ("The whole pipeline is tested from end to end.", "`aios replay MODEL`"),
     ("Quality is checked before a model serves.", _RUN),
     ("One example can be followed through the model step by step.", ""),
@@ -44,8 +44,9 @@ _MONITORING = (
     ("Training and serving compute the same features.",
      "`aios serve MODEL` with recording on, then `aios run MODEL`"),
     ("The model is not too stale.", _RUN),
-    ("The model is numerically stable.", ""),
-    ("Speed and memory of training and serving have not got worse.", ""),
+    ("The model is numerically stable.", "`aios train MODEL`; its log has the checks."),
+    ("Speed and memory of training and serving have not got worse.",
+     "`aios train MODEL`, then `aios promote MODEL`"),
     ("The quality of the predictions has not got worse.", _RUN),
 )  # fmt: skip
 

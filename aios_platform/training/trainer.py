@@ -62,12 +62,14 @@ def train(
         on_epoch: Called after each epoch, to show progress.
 
     Raises:
-        TrainingError: The frame cannot be trained on, or a loss is not finite.
+        TrainingError: The frame cannot be trained on, a loss is not finite, or what was trained
+            answers a row by the rows beside it.
         ExportError: The exported graph does not reproduce the network.
     """
     from aios_platform.training.ensemble import CalibratedEnsemble, Judged, fit_head
     from aios_platform.training.export import export_onnx, verify_parity
     from aios_platform.training.fit import fit_member
+    from aios_platform.training.soundness import check_networks
 
     started = monotonic()
     answers = answers or AnswerSchema()
@@ -89,6 +91,7 @@ def train(
     head, calibration = fit_head(
         objective, learnt, held_out, split.validation.select([window_column])[0].to_numpy()
     )
+    checks = check_networks(plan, networks)
     # The largest thing there is; what follows needs memory of its own.
     del prepared, plan
     model = CalibratedEnsemble(encoder, networks, head).eval()
@@ -112,6 +115,7 @@ def train(
         },
         calibration=calibration,
         epochs=tuple(epoch for member in members for epoch in member.epochs),
+        checks=checks,
         train_windows=split.train.windows,
         validation_windows=split.validation.windows,
         rows=split.train.rows + split.validation.rows,

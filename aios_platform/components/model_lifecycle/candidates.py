@@ -233,6 +233,8 @@ def _record(
                 "sample": record.sample,
                 "onnx_parity": trained.parity,
                 "validation": trained.metrics,
+                "checks": [check.model_dump(mode="json") for check in trained.checks],
+                "rows_per_second": trained.rows_per_second,
                 "mlflow_run": version.run_id,
             },
             key=_key(version),

@@ -13,9 +13,11 @@ from aios_platform.components.model_lifecycle.evidence import collect
 from aios_platform.components.model_lifecycle.faults import without_faults
 from aios_platform.components.model_lifecycle.handoff import Candidate, Judged
 from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.samples import labelled_sample
 from aios_platform.components.model_lifecycle.state import VERDICT, featured_keys, matured_keys
 from aios_platform.contracts.datasets import DatasetVersion
 from aios_platform.contracts.decisions import Champion, Verdict
+from aios_platform.contracts.policy import LinearBaseline
 from aios_platform.errors import AiosError, DatabaseUnavailable, RegistryError, ScoringError
 from aios_platform.features.pinned_sets import recall
 
@@ -146,6 +148,7 @@ def judge(
         candidate=own,
         champion=other,
         evidence=evidence,
+        linear=_linear(names, store, frame, candidate),
         waivers=active(stores.database, names.model, now),
         task=declaration.task,
         quantiles=declaration.training.quantiles,
@@ -303,6 +306,32 @@ def _contender(
             version.version, version.trained_through, str(error), digest=digest
         )
     return contender, session
+
+
+def _linear(
+    names: Names, store: "ArtifactStore", frame: "pa.Table | None", candidate: Candidate
+) -> "Contender | None":
+    """A linear model of the candidate's training rows, and its answers to the exam."""
+    from aios_platform.inference.linear import fit_linear
+    from aios_platform.promotion.exam import Contender
+
+    declaration = names.declaration
+    if frame is None or declaration.gate.linear_baseline is LinearBaseline.OFF:
+        return None
+    record, label = candidate.training_set, declaration.label.column
+    try:
+        rows = labelled_sample(store, record.frames, record.features.names, label)
+        model = fit_linear(rows, record.features.fields, label, declaration.answers)
+        return Contender(
+            version="linear",
+            row_ids=frame[declaration.source.row_id].to_numpy(),
+            scores=model.predict(frame),
+            trained_through=candidate.trained_through,
+        )
+    except DatabaseUnavailable:
+        raise
+    except AiosError as error:
+        return Contender.unscorable("linear", candidate.trained_through, str(error))
 
 
 def _same_service(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from aios_platform.components.model_lifecycle.names import Names
+from aios_platform.components.model_lifecycle.samples import labelled_sample
 from aios_platform.contracts.packages import Conformal, ServingPackage, SimpleModel, TierFigures
 from aios_platform.contracts.policy import Task
 from aios_platform.contracts.serving import TierModel
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Rows that quantiles, coverage and metrics come from: enough for two digits, a second to score.
-MOST_ROWS = 10_000
 RANGE_ROWS = 1024
 REQUEST = "request"
 SHOWN = ("roc_auc", "log_loss", "accuracy", "r2", "rmse")
@@ -201,26 +200,12 @@ def _answered(
     session: "Session",
 ) -> _Rows:
     label = names.declaration.label.column
-    frame = _labelled(store, frames, record.features.names, label)
+    frame = labelled_sample(store, frames, record.features.names, label)
     return _Rows(
         frame=frame,
         labels=truth_of(frame[label], names.declaration.answers),
         answers=session.predict(frame),
         windows=tuple(version.key for version in frames),
-    )
-
-
-def _labelled(
-    store: "ArtifactStore", frames: "Sequence[DatasetVersion]", columns: "Sequence[str]", label: str
-) -> "pa.Table":
-    """Labelled rows of every window alike; the same ones every time."""
-    import pyarrow as pa
-
-    from aios_platform.promotion.exam import labelled
-
-    return pa.concat_tables(
-        sample(labelled(store.read(version, [*columns, label]), label), MOST_ROWS // len(frames))
-        for version in frames
     )
 
 
@@ -282,7 +267,7 @@ def _simple(
     label = names.declaration.label.column
     fields = [f for f in record.features.fields if f.origin == REQUEST and f.kind in KINDS]
     inputs = tuple(field.name for field in fields)
-    onnx = fit_simple(_labelled(store, record.frames, inputs, label), fields, label)
+    onnx = fit_simple(labelled_sample(store, record.frames, inputs, label), fields, label)
     answers = Session(onnx).predict(exam.frame)
     digest, _ = store.put(onnx, ".onnx")
     metrics = _metrics(exam, answers, None, names.declaration.task)
