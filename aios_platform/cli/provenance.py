@@ -1,13 +1,17 @@
 """Commands that answer where a model comes from, why it is live, and whom a change concerns."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aios_platform.cli.arguments import Model, names_of
 
+if TYPE_CHECKING:
+    from aios_platform.components.model_lifecycle.following import Followed
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for a machine.")]
 NOT_REPRODUCED = 2
+LONGEST = 60
 
 
 def reproduce(
@@ -44,6 +48,66 @@ def reproduce(
                   f"now {difference.now[:24]}")  # fmt: skip
     if not found.reproduced:
         raise typer.Exit(NOT_REPRODUCED)
+
+
+def follow(
+    model: Model,
+    row: Annotated[str, typer.Argument(help="Id of a row: a value of the declared row_id.")],
+    version: Annotated[
+        str | None, typer.Option(help="A trained version; without it, the live one.")
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="Window of the row; without it, the newest that has it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Follow one row through a model: its source, features, answer and label.
+
+    Each feature is shown with how much it moves the answer: the answer as it is, less the answer
+    with that one feature missing. The answer is computed now, and held against the stored one.
+    """
+    from aios_platform.components.model_lifecycle.following import follow as run
+    from aios_platform.resources.stores import Stores
+
+    found = run(names_of(model), row, Stores(), version=version, window=window)
+    print(found.model_dump_json() if as_json else _followed(found))
+
+
+def _followed(found: "Followed") -> str:
+    lines = [
+        f"{found.model} version {found.version}, row {found.row} of window {found.window}, "
+        f"predicted for {found.prediction_time:%Y-%m-%d %H:%M} UTC",
+        "",
+        "As it was delivered:",
+        *(f"  {name:<28} {_shown(value)}" for name, value in found.source.items()),
+        "",
+        f"Features, those that move {found.asked} most first:",
+        *(
+            f"  {each.name:<28} {_shown(each.value):<24} {each.moves:+.4f}  {each.origin}"
+            for each in found.features
+        ),
+        "",
+        f"Answer now: {_answer(found.answer)}",
+    ]
+    if found.stored is None:
+        lines.append("Stored answer: none; its window was not scored.")
+    else:
+        lines.append(f"Stored answer: {_answer(found.stored.answer)} by version "
+                     f"{found.stored.version}")  # fmt: skip
+    known = f", known at {found.known_at:%Y-%m-%d %H:%M} UTC" if found.known_at else ""
+    lines.append(f"Label: {'not known' if found.label is None else found.label + known}")
+    return "\n".join(lines)
+
+
+def _shown(value: float | str | None) -> str:
+    if isinstance(value, str):
+        line = " ".join(value.split())
+        return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+    return "-" if value is None else f"{value:.6g}"
+
+
+def _answer(answer: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.6g}" for name, value in answer.items())
 
 
 def explain(

@@ -34,7 +34,10 @@ _INFRASTRUCTURE = (
     ("The model's specification is unit tested.", "`aios train MODEL`; its log has the checks."),
     ("The whole pipeline is tested from end to end.", "`aios replay MODEL`"),
     ("Quality is checked before a model serves.", _RUN),
-    ("One example can be followed through the model step by step.", ""),
+    (
+        "One example can be followed through the model step by step.",
+        "`aios follow MODEL ROW`, then `aios score attest MODEL infrastructure_5 --help`",
+    ),
     ("A model is tried on a part of the traffic first.", "`aios rollout MODEL start --help`"),
     ("A model can be rolled back.", "`aios rollback MODEL --reason ...`"),
 )

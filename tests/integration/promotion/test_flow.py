@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 import sqlalchemy
 
@@ -82,6 +83,59 @@ def test_the_champion_has_its_serving_package_and_another_version_gets_one(home,
     assert other["model_digest"] != live.model_digest
     found = read_package(home.stores.artifacts, model, other["model_digest"])
     assert ServingPackage.model_validate(other) == found
+
+
+def test_the_first_verdict_and_training_count_for_the_score(home):
+    from aios_platform.readiness.collecting import score_of
+
+    [row] = home.rows("verdict")
+    rules = {rule["rule"]: rule for rule in row.payload["verdict"]["rules"]}
+    linear = rules["beats_linear"]
+    assert linear["outcome"] == "noted"
+    assert "linear model of the same training rows: roc_auc is " in linear["reason"]
+    found = {f.test.name: f for f in score_of(home.names, home.stores).findings}
+    trained = home.rows("candidate")[-1]
+    for name in ("infrastructure_2", "monitoring_5"):
+        assert found[name].points == 1
+        assert found[name].trace.link == f"ledger row {trained.seq}"
+    assert "alone and together" in found["monitoring_5"].trace.says
+    assert found["model_5"].points == (1 if linear["low"] > 0 else 0)
+    # There is no version before it to be slower than.
+    assert found["monitoring_6"].points == 0
+
+
+def test_a_row_is_followed_from_its_source_to_its_label(home, aios):
+    from aios_platform.errors import LifecycleError
+    from aios_platform.inference.session import Session
+
+    [key, version] = ["2013-04", home.champion().version]
+    store, model = home.stores.artifacts, home.names.model
+    scored = store.read(store.current(home.names.predictions, key))
+    row, answer = str(scored["flight_id"][17]), scored["probability"][17].as_py()
+    found = json.loads(aios("follow", model, row, "--json").stdout)
+    assert (found["window"], found["version"]) == (key, version)
+    assert found["stored"] == {"version": version, "answer": {"probability": answer}}
+    assert found["answer"]["probability"] == pytest.approx(answer, abs=1e-6)
+    assert found["source"]["flight_id"] == row
+    assert found["label"] in ("True", "False")
+
+    first, *others = found["features"]
+    assert abs(first["moves"]) >= max(abs(each["moves"]) for each in others) > 0
+    frame = store.read(store.current(f"{model}/scoring_frame", key))
+    mine = frame.slice(frame["flight_id"].to_pylist().index(row), 1)
+    place = mine.schema.get_field_index(first["name"])
+    without = mine.set_column(place, mine.schema.field(place), pa.nulls(1, mine.schema[place].type))
+    digest = home.champion().model_digest
+    session = Session(store.get(digest, ".onnx"), digest=digest)
+    gone = found["answer"]["probability"] - float(session.predict(without)[0])
+    assert first["moves"] == pytest.approx(gone, abs=1e-6)
+
+    page = aios("follow", model, row, "--version", version, "--window", key).output
+    assert f"Answer now: probability {found['answer']['probability']:.6g}" in page
+    assert "carrier_late_rate_7d" in page
+    missing = aios("follow", model, "nobody", "--window", key)
+    assert isinstance(missing.exception, LifecycleError)
+    assert "no row 'nobody' in window 2013-04" in str(missing.exception)
 
 
 def test_promoting_the_live_champion_is_no_work(home, aios):
