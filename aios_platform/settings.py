@@ -99,6 +99,12 @@ class Settings(BaseSettings):
     trace_endpoint: str | None = Field(
         default=None, description="OTLP endpoint for the gateway's traces; unset, no traces."
     )
+    training_memory_mib: int = Field(
+        default=4096,
+        ge=0,
+        description="Encoded training rows, and those held out, that are larger than this lie in "
+        "a file instead of memory.",
+    )
     retention_days: int = Field(
         default=400,
         ge=30,

@@ -14,6 +14,7 @@ from aios_platform.contracts.datasets import FeatureSchema
 from aios_platform.contracts.models import Epoch
 from aios_platform.contracts.record import digest_of
 from aios_platform.contracts.training import Training
+from aios_platform.training.allocation import allocate
 from aios_platform.training.encoding import Encoding, fit_encoding, raw_inputs
 from aios_platform.training.split import Side, Split, split_windows
 from aios_platform.training.tokens import text_options
@@ -66,8 +67,10 @@ def prepare(
     objective = objective_of(answers, split.train, label)
     encoding = fit_encoding(split.train, schema, text_options(training.network_options))
     encoder = InputEncoder(encoding)
-    train_rows = _rows(split.train, schema, encoding, encoder, objective, label)
-    validation_rows = _rows(split.validation, schema, encoding, encoder, objective, label)
+    train_rows, validation_rows = (
+        _rows(side, schema, encoding, encoder, objective, label, workdir)
+        for side in (split.train, split.validation)
+    )
     plan = Plan(
         training=training,
         objective=objective,
@@ -87,20 +90,19 @@ def _rows(
     encoder: "InputEncoder",
     objective: "Objective",
     label: str,
+    folder: Path,
 ) -> "Rows":
     """Encoded rows as tensors; the encoding has nothing to learn, so once is enough."""
-    import torch
-
-    rows: list[torch.Tensor] = []
+    rows: Rows = ()
     done = 0
     for part in side.batches([*schema.names, label]):
         encoded = encoder.encode(raw_inputs(part, schema, encoding))
         arrays = [*encoded, objective.targets(objective.truth(part[label]))]
-        rows = rows or [torch.empty((side.rows, *a.shape[1:]), dtype=a.dtype) for a in arrays]
+        rows = rows or allocate(side.rows, arrays, folder)
         for whole, array in zip(rows, arrays, strict=True):
             whole[done : done + part.num_rows] = array
         done += part.num_rows
-    return tuple(rows)
+    return rows
 
 
 def _fingerprint(

@@ -1,5 +1,6 @@
 """Training end to end on a small frame: result, determinism, faults."""
 
+import errno
 import gc
 import os
 import signal
@@ -98,6 +99,44 @@ def test_a_set_that_lies_in_files_gives_the_same_bytes(trained, frame, schema, t
     assert again.digest == model.digest
     assert (again.rows, again.parity) == (model.rows, model.parity)
     assert again.metrics == model.metrics
+
+
+@pytest.fixture
+def no_memory(monkeypatch):
+    from aios_platform.settings import Settings
+    from aios_platform.training import allocation
+
+    monkeypatch.setattr(allocation, "settings", lambda: Settings(training_memory_mib=0))
+
+
+def test_rows_beyond_the_memory_allowed_lie_in_a_file_and_give_the_same_bytes(
+    trained, frame, schema, tmp_path, no_memory
+):
+    model, _, _, training = trained
+    mapped = []
+
+    def look(_):
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        mapped.extend(line for line in maps if str(tmp_path) in line and "(deleted)" in line)
+
+    again = train(
+        training, schema, frame, label="is_late", workdir=tmp_path / "work", on_epoch=look
+    )
+    assert again.digest == model.digest
+    assert mapped, "nothing lay in a file"
+    assert not [path for path in tmp_path.rglob("*") if path.suffix not in (".pt", "")]
+
+
+def test_a_disk_without_room_for_the_rows_is_an_error(
+    frame, schema, training, tmp_path, monkeypatch, no_memory
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(TrainingError, match="No space left on device") as told:
+        train(training(), schema, frame, label="is_late", workdir=tmp_path)
+    assert "AIOS_TRAINING_MEMORY_MIB" in told.value.remedy
 
 
 def test_nothing_is_fitted_on_validation_rows(trained, frame, schema):
