@@ -82,7 +82,8 @@ def _infrastructure(facts: Facts) -> Iterator[Trace]:
         live = facts.champion is not None and version == facts.champion.version
         if live and row.payload["reproduced"]:
             says = f"Version {version} was trained again: the same answers."
-            yield of_row("infrastructure_1", How.MANUAL, row, says)
+            how = How.AUTOMATED if row.principal in SERVICES else How.MANUAL
+            yield of_row("infrastructure_1", how, row, says)
     yield from _checked(facts, "infrastructure_2", LEARNS)
     if facts.verdict is not None:
         row, verdict = facts.verdict

@@ -30,7 +30,10 @@ _MODEL = (
     ("Groups of people are treated alike.", "Declare gate.protected, then `aios promote MODEL`."),
 )
 _INFRASTRUCTURE = (
-    ("Training can be reproduced.", "`aios reproduce MODEL VERSION`"),
+    (
+        "Training can be reproduced.",
+        "`aios reproduce MODEL VERSION`, or start the schedule MODEL__reproduce_monthly",
+    ),
     ("The model's specification is unit tested.", "`aios train MODEL`; its log has the checks."),
     ("The whole pipeline is tested from end to end.", "`aios replay MODEL`"),
     ("Quality is checked before a model serves.", _RUN),

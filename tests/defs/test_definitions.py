@@ -85,7 +85,7 @@ def test_every_model_has_its_jobs_and_begins_with_sensors_and_schedule_as_declar
     running = {n for n, names in declared_models().items() if names.automation == "RUNNING"}
     assert running == {"flight_delay"}, "examples of the past wait to be started"
     for model, names in declared_models().items():
-        jobs = ("score", "measure", "retrain", "promote", "approval")
+        jobs = ("score", "measure", "retrain", "promote", "approval", "reproduce")
         assert {f"{model}__{job}" for job in jobs} <= set(repository.job_names)
         for name in (
             "new_window", "retrain_wanted", "approvals", "reconcile", "freshness", "error_budget",
@@ -95,6 +95,8 @@ def test_every_model_has_its_jobs_and_begins_with_sensors_and_schedule_as_declar
             assert sensor.default_status.value == names.automation
         schedule = repository.get_schedule_def(f"{model}__window_closed")
         assert schedule.default_status.value == names.automation
+        costly = repository.get_schedule_def(f"{model}__reproduce_monthly")
+        assert costly.default_status.value == "STOPPED"
 
 
 @pytest.mark.parametrize("every", Every)

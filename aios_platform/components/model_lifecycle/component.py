@@ -18,6 +18,7 @@ from aios_platform.components.model_lifecycle.jobs import jobs_of
 from aios_platform.components.model_lifecycle.monitoring import monitoring_assets
 from aios_platform.components.model_lifecycle.names import Names
 from aios_platform.components.model_lifecycle.promotion import promotion_assets
+from aios_platform.components.model_lifecycle.reproducing import reproduce_job, reproduce_schedule
 from aios_platform.components.model_lifecycle.rollout_watch import rollout_sensor
 from aios_platform.components.model_lifecycle.scaffolding import ModelScaffolder
 from aios_platform.components.model_lifecycle.sensors import schedules_of, sensors_of
@@ -82,6 +83,7 @@ class ModelLifecycle(dg.Component):
 def lifecycle_definitions(names: Names) -> dg.Definitions:
     """Everything that one declaration turns into."""
     jobs = jobs_of(names)
+    reproduction = reproduce_job(names)
     return dg.Definitions(
         assets=[
             *data_assets(names),
@@ -91,14 +93,14 @@ def lifecycle_definitions(names: Names) -> dg.Definitions:
             *inference_assets(names),
             *monitoring_assets(names),
         ],
-        jobs=[*jobs, approval_job(names)],
+        jobs=[*jobs, approval_job(names), reproduction],
         sensors=[
             *sensors_of(names, jobs),
             freshness_sensor(names),
             rollout_sensor(names),
             error_budget_sensor(names),
         ],
-        schedules=schedules_of(names, jobs),
+        schedules=[*schedules_of(names, jobs), reproduce_schedule(names, reproduction)],
     )
 
 

@@ -713,6 +713,24 @@ def test_without_a_database_there_is_an_error_and_the_champion_stays(home, monke
     assert home.alias() == live.version
 
 
+def reproduce_job(home):
+    job = home.definitions.resolve_job_def(f"{home.names.model}__reproduce")
+    return job.execute_in_process(instance=home.instance, raise_on_error=False)
+
+
+def test_the_live_version_is_trained_again_by_its_job(home):
+    from aios_platform.readiness.collecting import score_of
+
+    assert reproduce_job(home).success
+    row = home.rows("reproduction")[0]
+    assert row.payload["version"] == home.champion().version
+    assert row.payload["reproduced"]
+    found = {f.test.name: f for f in score_of(home.names, home.stores).findings}
+    # Run by hand, so half a point.
+    assert found["infrastructure_1"].points == 0.5
+    assert found["infrastructure_1"].trace.link == f"ledger row {row.seq}"
+
+
 def test_a_version_is_reproduced_and_what_differs_is_named(home, aios):
     version = home.rows("candidate")[-1].payload["version"]
     done = aios("reproduce", home.names.model, version, "--json")
@@ -729,12 +747,16 @@ def test_a_version_is_reproduced_and_what_differs_is_named(home, aios):
     home.stores.artifacts.write(home.names.raw_rows, "2013-02", rows.slice(1), inputs=raw.inputs)
     try:
         done = aios("reproduce", home.names.model, version)
+        failed = reproduce_job(home)
     finally:
         home.stores.artifacts.write(home.names.raw_rows, "2013-02", rows, inputs=raw.inputs)
     assert done.exit_code == 2, done.output
     assert "NOT reproduced" in done.output
     assert "data of 2013-02: flight_delay/raw/flights/2013-02" in done.output
     assert "other rows" in done.output
+    assert not failed.success
+    newest = home.rows("reproduction")[0].payload
+    assert (newest["version"], newest["reproduced"]) == (home.champion().version, False)
 
 
 def test_every_row_of_the_ledger_is_explained(home, aios):
