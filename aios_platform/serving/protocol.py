@@ -51,9 +51,13 @@ class GatewayProtocol(BoundedConnection):
 
     Attributes:
         gateway: Answers predictions; set once, before the server starts.
+        others_seconds: For how long after the end was asked for connections are kept open. Whom one
+            process turns away comes again at once, and would wait for another that has not closed
+            the port they share yet, and is reset when it does.
     """
 
     gateway: Gateway
+    others_seconds = 0.0
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -132,7 +136,13 @@ class GatewayProtocol(BoundedConnection):
         self.gateway.predict(request, lambda reply: self._send(exchange, reply))
 
     def shutdown(self) -> None:
-        """Hang up after the next answer."""
+        """Hang up after the next answer, once nobody else takes connections either."""
+        if self.others_seconds:
+            self.loop.call_later(self.others_seconds, self._drain)
+        else:
+            self._drain()
+
+    def _drain(self) -> None:
         self.gateway.draining = True
         super().shutdown()
 

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 FACTORY = "aios_platform.serving.server:application"
 DRAIN_SECONDS = 25
 BACKLOG = 2048
+# Each process looks ten times a second whether it was told to end; a busy machine delays that.
+OTHERS_SECONDS = 0.5
 # Beyond twice the longest deadline, until a silent holder's idempotency key is free.
 LEASE_MORE_SECONDS = 3.0
 
@@ -149,6 +151,8 @@ def application() -> Application:
     most = max((d.serving.max_body_mib for d in gateway.declarations.values()), default=16.0)
     most_bytes = int(most * (1 << 20))
     GatewayProtocol.most_bytes = most_bytes
+    # Only processes that share a port have a folder to add up their metrics in.
+    GatewayProtocol.others_seconds = OTHERS_SECONDS if settings().metrics_folder else 0.0
     return Application(gateway, most_bytes=most_bytes, beside=sweep)
 
 

@@ -44,7 +44,7 @@ def served(own_home, ledger, store) -> Iterator[GatewayProcess]:
     declare(defs, SAFE, **shared, safe_default=0.25)
     for name in (SPOILT, MOODY):
         make_champion(ledger, store, network(seed=1), model=name)
-    slow = moody(40, slow_layers=1000)
+    slow = moody(40, slow_layers=3000)
     make_champion(ledger, store, slow, model=MOODY, version="2")
     for name in (ALONE, SAFE):
         make_champion(ledger, store, slow, model=name)
