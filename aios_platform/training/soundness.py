@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 def check_networks(plan: "Plan", networks: list[nn.Module]) -> tuple[NetworkCheck, ...]:
     """Check the declared network with fresh weights, and the trained ones.
 
-    The checks are those of section III of Breck et al. (2017), "The ML Test Score": that a
-    specification can learn, and that what was learnt is numerically sound.
+    They are what Breck et al. (2017), "The ML Test Score", ask of a specification (infrastructure,
+    test 2: it can learn) and of a trained model (monitoring, test 5: it is numerically stable).
 
     Args:
         plan: What the networks were trained on.
@@ -48,7 +48,7 @@ def check_networks(plan: "Plan", networks: list[nn.Module]) -> tuple[NetworkChec
     """
     few = min(ROWS, len(plan.train[-1]))
     # Spread over the rows, which lie in order of time.
-    places = torch.linspace(0, len(plan.train[-1]) - 1, few).long()
+    places = torch.linspace(0, len(plan.train[-1]) - 1, few, dtype=torch.float64).long()
     batch: Rows = tuple(array[places] for array in plan.train)
     with torch.random.fork_rng():
         fresh = plan.network(0)
