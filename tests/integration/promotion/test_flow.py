@@ -138,6 +138,24 @@ def test_a_row_is_followed_from_its_source_to_its_label(home, aios):
     assert "no row 'nobody' in window 2013-04" in str(missing.exception)
 
 
+def reproduce_job(home):
+    job = home.definitions.resolve_job_def(f"{home.names.model}__reproduce")
+    return job.execute_in_process(instance=home.instance, raise_on_error=False)
+
+
+def test_the_live_version_is_trained_again_by_its_job(home):
+    from aios_platform.readiness.collecting import score_of
+
+    assert reproduce_job(home).success
+    row = home.rows("reproduction")[0]
+    assert row.payload["version"] == home.champion().version
+    assert row.payload["reproduced"]
+    found = {f.test.name: f for f in score_of(home.names, home.stores).findings}
+    # Run by hand, so half a point.
+    assert found["infrastructure_1"].points == 0.5
+    assert found["infrastructure_1"].trace.link == f"ledger row {row.seq}"
+
+
 def test_promoting_the_live_champion_is_no_work(home, aios):
     before = [row.seq for row in home.rows("verdict")]
     done = aios("promote", home.names.model, "--version", home.champion().version, "--json")
@@ -711,24 +729,6 @@ def test_without_a_database_there_is_an_error_and_the_champion_stays(home, monke
     monkeypatch.undo()
     assert home.champion() == live
     assert home.alias() == live.version
-
-
-def reproduce_job(home):
-    job = home.definitions.resolve_job_def(f"{home.names.model}__reproduce")
-    return job.execute_in_process(instance=home.instance, raise_on_error=False)
-
-
-def test_the_live_version_is_trained_again_by_its_job(home):
-    from aios_platform.readiness.collecting import score_of
-
-    assert reproduce_job(home).success
-    row = home.rows("reproduction")[0]
-    assert row.payload["version"] == home.champion().version
-    assert row.payload["reproduced"]
-    found = {f.test.name: f for f in score_of(home.names, home.stores).findings}
-    # Run by hand, so half a point.
-    assert found["infrastructure_1"].points == 0.5
-    assert found["infrastructure_1"].trace.link == f"ledger row {row.seq}"
 
 
 def test_a_version_is_reproduced_and_what_differs_is_named(home, aios):
