@@ -13,7 +13,7 @@ from aios_platform.metrics.quantiles import coverage_error
 from aios_platform.promotion.exam import Contender, Rows
 from aios_platform.promotion.rules import described, finite
 from aios_platform.promotion.statistics import detectable, superiority
-from aios_platform.resampling import gain_interval, metric_intervals, seed_of
+from aios_platform.resampling import Interval, gain_interval, metric_intervals, seed_of
 
 NOTED_ROWS = 10_000
 """Rows of the exam, spread over it, on which a linear model is compared where it is only noted."""
@@ -25,34 +25,20 @@ def beats_constant(gate: Gate, task: Task, rows: Rows, candidate: Any) -> RuleRe
     The best constant is the exam's own: its base rate, its class shares, or its mean.
     """
     metric = _proper(gate.metric)
-    gain = gain_interval(
-        metric,
-        rows.truth,
-        candidate,
-        _constant(task, metric, rows.truth, candidate),
-        seed=seed_of(rows.digest),
-        confidence=gate.confidence,
-        resamples=gate.resamples,
-        task=task,
-    )
-    outcome = superiority(gain)
+    constant = _constant(task, metric, rows.truth, candidate)
+    gain = _gain(gate, task, metric, rows, candidate, constant)
     says = {
         Outcome.PASS: "better than the best constant",
         Outcome.FAIL: "no better than the best constant",
         Outcome.UNKNOWN: "not shown to be better than the best constant",
     }
-    return RuleResult(
-        rule="beats_constant",
-        outcome=outcome,
-        metric=metric,
-        observed=gain.estimate,
-        bound=0.0,
-        low=gain.low,
-        high=gain.high,
-        detectable=finite(detectable(gain)),
-        rows=gain.rows,
-        reason=f"{says[outcome].capitalize()} (there is no champion yet): "
-        f"{described(metric, gain)}.",
+    outcome = superiority(gain)
+    return _superior(
+        "beats_constant",
+        outcome,
+        metric,
+        gain,
+        f"{says[outcome].capitalize()} (there is no champion yet): {described(metric, gain)}.",
     )
 
 
@@ -77,16 +63,7 @@ def beats_linear(
     try:
         if linear is None:
             raise PromotionError("It was not fitted.", remedy="Judge the candidate again.")
-        gain = gain_interval(
-            metric,
-            rows.truth[::step],
-            candidate[::step],
-            rows.scores_of(linear)[::step],
-            seed=seed_of(rows.digest),
-            confidence=gate.confidence,
-            resamples=gate.resamples,
-            task=task,
-        )
+        gain = _gain(gate, task, metric, rows, candidate, rows.scores_of(linear), step=step)
     except (MetricError, PromotionError) as error:
         why = linear.problem if linear is not None and linear.problem else error.what
         yield RuleResult(
@@ -101,9 +78,37 @@ def beats_linear(
         Outcome.FAIL: "No better than a linear model",
         Outcome.UNKNOWN: "Not shown to be better than a linear model",
     }
-    yield RuleResult(
-        rule="beats_linear",
-        outcome=outcome if required else Outcome.NOTED,
+    yield _superior(
+        "beats_linear",
+        outcome if required else Outcome.NOTED,
+        metric,
+        gain,
+        f"{says[outcome]} of the same training rows: {described(metric, gain)}.",
+    )
+
+
+def _gain(
+    gate: Gate, task: Task, metric: Metric, rows: Rows, own: Any, other: Any, *, step: int = 1
+) -> Interval:
+    """How much better the candidate is than a reference, on every `step`-th row."""
+    return gain_interval(
+        metric,
+        rows.truth[::step],
+        own[::step],
+        other[::step],
+        seed=seed_of(rows.digest),
+        confidence=gate.confidence,
+        resamples=gate.resamples,
+        task=task,
+    )
+
+
+def _superior(
+    name: str, outcome: Outcome, metric: Metric, gain: Interval, reason: str
+) -> RuleResult:
+    return RuleResult(
+        rule=name,
+        outcome=outcome,
         metric=metric,
         observed=gain.estimate,
         bound=0.0,
@@ -111,7 +116,7 @@ def beats_linear(
         high=gain.high,
         detectable=finite(detectable(gain)),
         rows=gain.rows,
-        reason=f"{says[outcome]} of the same training rows: {described(metric, gain)}.",
+        reason=reason,
     )
 
 

@@ -24,6 +24,7 @@ from aios_platform.contracts.replays import Replay
 from aios_platform.contracts.rollouts import Rollout, RolloutMode, RolloutState
 from aios_platform.contracts.search import declared_value
 from aios_platform.ledger.attestations import attestations
+from aios_platform.ledger.entries import LedgerEntry
 from aios_platform.ledger.health import RETRAIN_DECISION, ROLLBACK
 from aios_platform.ledger.identity import SERVICES
 from aios_platform.ledger.rollouts import ROLLOUT
@@ -82,8 +83,7 @@ def _infrastructure(facts: Facts) -> Iterator[Trace]:
         live = facts.champion is not None and version == facts.champion.version
         if live and row.payload["reproduced"]:
             says = f"Version {version} was trained again: the same answers."
-            how = How.AUTOMATED if row.principal in SERVICES else How.MANUAL
-            yield of_row("infrastructure_1", how, row, says)
+            yield of_row("infrastructure_1", _how(row), row, says)
     yield from _checked(facts, "infrastructure_2", LEARNS)
     if facts.verdict is not None:
         row, verdict = facts.verdict
@@ -96,8 +96,11 @@ def _infrastructure(facts: Facts) -> Iterator[Trace]:
             says = f"Version {rollout.version} answered a part of the traffic first."
             yield of_row("infrastructure_6", How.AUTOMATED, row, says)
     for row in facts.rows(ROLLBACK):
-        how = How.AUTOMATED if row.principal in SERVICES else How.MANUAL
-        yield of_row("infrastructure_7", how, row, f"{row.principal} rolled back.")
+        yield of_row("infrastructure_7", _how(row), row, f"{row.principal} rolled back.")
+
+
+def _how(row: LedgerEntry) -> How:
+    return How.AUTOMATED if row.principal in SERVICES else How.MANUAL
 
 
 def _tuned(facts: Facts) -> Iterator[Trace]:

@@ -82,7 +82,6 @@ def follow(
         DatabaseUnavailable: The ledger cannot be read.
         ArtifactMissing: A table is gone.
     """
-    from aios_platform.features.service import service_contract
     from aios_platform.features.training_set import scoring_frame
     from aios_platform.inference.session import Session
     from aios_platform.ledger.champions import champion_of
@@ -101,8 +100,7 @@ def follow(
     frames = scoring_frame(declaration, declaration.windows.window(key), store, stores.features)
     mine = _row(store.read(frames.versions[0]), declaration.source.row_id, row)
     session = Session(store.get(champion.model_digest, ".onnx"), digest=champion.model_digest)
-    schema = service_contract(declaration, stores.features).schema
-    answers, place, moves = _moves(session, mine, schema.names)
+    answers, place, moves = _moves(session, mine, frames.schema.names)
     label = declaration.label
     return Followed(
         model=names.model,
@@ -119,7 +117,7 @@ def follow(
                 value=_value(mine[field.name][0].as_py()),
                 moves=moves[field.name],
             )
-            for field in sorted(schema.fields, key=lambda f: (-abs(moves[f.name]), f.name))
+            for field in sorted(frames.schema.fields, key=lambda f: (-abs(moves[f.name]), f.name))
         ),
         answer=answers,
         asked=session.answers.columns[place],
