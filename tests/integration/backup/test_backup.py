@@ -132,7 +132,7 @@ def test_an_empty_place_becomes_the_same_installation(installation, copy, target
 
 def test_what_is_named_as_of_the_backup_is_in_it_while_others_write(installation, target, tmp_path):
     database, store = installation
-    stop = threading.Event()
+    begun, stop = threading.Event(), threading.Event()
 
     def write():
         number = 0
@@ -144,10 +144,12 @@ def test_what_is_named_as_of_the_backup_is_in_it_while_others_write(installation
                     connection, kind="note", subject="busy", payload={"n": number},
                     key=f"busy:{number}", evidence=[digest],
                 )  # fmt: skip
+            begun.set()
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
+        assert begun.wait(60)
         made = back_up(database, store.root, tmp_path / "busy")
     finally:
         stop.set()
