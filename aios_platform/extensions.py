@@ -23,6 +23,7 @@ class Kind(StrEnum):
     """What can be added; the value is the group of the entry points."""
 
     NETWORK = "aios_platform.networks"
+    METRIC = "aios_platform.metrics"
     FEATURE_SQL = "aios_platform.feature_sql"
     GATE_RULE = "aios_platform.gate_rules"
     ALERT_OUTPUT = "aios_platform.alert_outputs"
@@ -61,6 +62,13 @@ def installed(kind: Kind) -> Mapping[str, EntryPoint]:
                 remedy="Uninstall one of them, or rename its entry point.",
             )
     return found
+
+
+def origin(kind: Kind, name: str) -> str:
+    """A part and the package that has it, so that a record says by what it was made."""
+    entry = installed(kind).get(name)
+    package = entry.dist if entry else None
+    return f"{name} of {package.name} {package.version}" if package else name
 
 
 def load(kind: Kind, name: str) -> Any:

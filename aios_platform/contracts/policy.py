@@ -3,33 +3,15 @@
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from aios_platform.contracts.installed import check_installed
 from aios_platform.contracts.record import Record, nearest
-from aios_platform.extensions import Kind
+from aios_platform.extensions import Kind, installed
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Task = Literal["binary_classification", "multiclass_classification", "regression"]
-Metric = Literal[
-    "roc_auc",
-    "pr_auc",
-    "log_loss",
-    "brier",
-    "ece",
-    "ece_debiased",
-    "reliability",
-    "accuracy",
-    "precision_at_1",
-    "precision_at_2",
-    "precision_at_5",
-    "precision_at_10",
-    "macro_f1",
-    "rmse",
-    "mae",
-    "r2",
-]
-METRICS_BY_TASK: dict[Task, tuple[Metric, ...]] = {
+METRICS_BY_TASK: dict[Task, tuple[str, ...]] = {
     "binary_classification": (
         "roc_auc",
         "pr_auc",
@@ -57,6 +39,25 @@ METRICS_BY_TASK: dict[Task, tuple[Metric, ...]] = {
     "regression": ("rmse", "mae", "r2"),
 }
 """The metrics that each task has; a test holds them against `metrics.METRICS_OF`."""
+METRIC_NAMES = tuple(dict.fromkeys(name for names in METRICS_BY_TASK.values() for name in names))
+
+
+def _known(name: str) -> str:
+    """One of the platform's metrics, or one that an installed package adds."""
+    added = installed(Kind.METRIC)
+    if name not in METRIC_NAMES and name not in added:
+        names = (*METRIC_NAMES, *added)
+        raise ValueError(
+            f"there is no metric '{name}'. {nearest(name, names)} Known: {', '.join(names)}"
+        )
+    return name
+
+
+Metric = Annotated[
+    str,
+    AfterValidator(_known),
+    WithJsonSchema({"anyOf": [{"enum": list(METRIC_NAMES)}, {"type": "string"}]}),
+]
 # Not `ece`: its bias hides the very difference the guard is to see (docs/gate_power.md).
 # 0.001 is a model that is off by about 0.03 everywhere.
 GUARDS: dict[Metric, float] = {"log_loss": 0.01, "reliability": 0.001}
@@ -132,7 +133,10 @@ class Bootstrap(Record):
 class Gate(Record):
     """When a candidate may become champion."""
 
-    metric: Metric = Field(default="roc_auc", description="Primary metric.")
+    metric: Metric = Field(
+        default="roc_auc",
+        description=f"Primary metric: {', '.join(METRIC_NAMES)}, or one of an installed package.",
+    )
     floors: dict[Metric, float] = Field(
         default_factory=dict,
         description="Worst acceptable value per metric (an upper bound where less is better).",
@@ -242,7 +246,8 @@ class Gate(Record):
             ("guards", tuple(self.guards)),
         ):
             for metric in metrics:
-                if metric not in known:
+                # An added one says its task when it is imported, which no declaration does.
+                if metric in METRIC_NAMES and metric not in known:
                     raise ValueError(
                         f"gate.{field} names '{metric}', which {task} does not have. "
                         f"{nearest(metric, known)}"

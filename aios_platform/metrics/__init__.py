@@ -5,6 +5,7 @@ a value in production mean the same thing. Every function refuses input from whi
 figure can be had (`MetricError`): no metric is ever NaN.
 """
 
+from aios_platform.metrics.added import AddedMetric, added_statistic, is_added, shown
 from aios_platform.metrics.binary import (
     ACCURACY_THRESHOLD,
     PROBABILITY_EPSILON,
@@ -40,6 +41,7 @@ from aios_platform.metrics.registry import (
     evaluate_by,
     gain,
     judgeable,
+    less_is_better,
     metric_of,
 )
 
@@ -52,12 +54,14 @@ __all__ = [
     "METRICS_OF",
     "ON_REQUEST",
     "PROBABILITY_EPSILON",
+    "AddedMetric",
     "BrierDecomposition",
     "Codes",
     "Labels",
     "ReliabilityCurve",
     "Scores",
     "accuracy",
+    "added_statistic",
     "brier",
     "brier_decomposition",
     "calibration_bins",
@@ -71,7 +75,9 @@ __all__ = [
     "evaluate",
     "evaluate_by",
     "gain",
+    "is_added",
     "judgeable",
+    "less_is_better",
     "log_loss",
     "log_losses",
     "metric_of",
@@ -79,5 +85,6 @@ __all__ = [
     "reliability",
     "reliability_curve",
     "roc_auc",
+    "shown",
     "squared_errors",
 ]

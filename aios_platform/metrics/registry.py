@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from aios_platform.contracts.policy import Task
 from aios_platform.errors import MetricError
 from aios_platform.metrics import binary, multiclass, regression
+from aios_platform.metrics.added import added_metric, greater_is_better, is_added
 from aios_platform.metrics.checks import (
     checked_binary,
     checked_distributions,
@@ -82,6 +83,8 @@ def metric_of(name: str, *, task: Task = BINARY) -> Callable[[Any, Any], float]:
     Raises:
         MetricError: The task has no such metric.
     """
+    if is_added(name):
+        return added_metric(name, task)
     known = METRICS_OF[task]
     if name not in known:
         raise MetricError(
@@ -211,6 +214,17 @@ def judgeable(truth: Any, scores: Any, *, task: Task = BINARY, metric: str | Non
     return bool((truth != truth[0]).any())
 
 
+def less_is_better(metric: str) -> bool:
+    """Whether a smaller value of a metric, the platform's own or an added one, is better.
+
+    Raises:
+        MetricError: An added one cannot be imported.
+    """
+    if is_added(metric):
+        return not greater_is_better(metric)
+    return metric in LESS_IS_BETTER
+
+
 def gain(metric: str, value: Any, reference: Any) -> Any:
     """How much better `value` is than `reference`: positive is better, whatever the metric."""
-    return reference - value if metric in LESS_IS_BETTER else value - reference
+    return reference - value if less_is_better(metric) else value - reference

@@ -8,7 +8,7 @@ import numpy as np
 from aios_platform.contracts.decisions import Outcome, RuleResult
 from aios_platform.contracts.policy import Gate, LinearBaseline, Metric, Task
 from aios_platform.errors import MetricError, PromotionError
-from aios_platform.metrics import LESS_IS_BETTER
+from aios_platform.metrics import is_added, less_is_better, shown
 from aios_platform.metrics.quantiles import coverage_error
 from aios_platform.promotion.exam import Contender, Rows
 from aios_platform.promotion.rules import described, finite
@@ -24,7 +24,7 @@ def beats_constant(gate: Gate, task: Task, rows: Rows, candidate: Any) -> RuleRe
 
     The best constant is the exam's own: its base rate, its class shares, or its mean.
     """
-    metric = _proper(gate.metric)
+    metric = _proper(gate.metric, task)
     constant = _constant(task, metric, rows.truth, candidate)
     gain = _gain(gate, task, metric, rows, candidate, constant)
     says = {
@@ -57,7 +57,7 @@ def beats_linear(
     required = gate.linear_baseline is LinearBaseline.REQUIRED
     if gate.linear_baseline is LinearBaseline.OFF or (linear is None and not required):
         return
-    metric = _proper(gate.metric)
+    metric = _proper(gate.metric, task)
     # What is only shown need not cost as much as what decides.
     step = 1 if required else -(-rows.truth.size // NOTED_ROWS)
     try:
@@ -120,9 +120,12 @@ def _superior(
     )
 
 
-def _proper(metric: Metric) -> Metric:
+def _proper(metric: Metric, task: Task) -> Metric:
     # A constant base rate is perfectly calibrated on average, and a constant has no ranking or
     # class: a proper score compares the rest as well.
+    # An added metric may have no use for a constant either, and nothing here knows.
+    if is_added(metric):
+        return "rmse" if task == "regression" else "brier"
     return "brier" if metric in ("ece", "ece_debiased", "reliability") else metric
 
 
@@ -167,12 +170,12 @@ def floors(
         else {}
     )
     for metric, floor in gate.floors.items():
-        value, less = metrics[metric], metric in LESS_IS_BETTER
+        value, less = metrics[metric], less_is_better(metric)
         interval = intervals.get(metric)
         worst = value if interval is None else (interval.high if less else interval.low)
         good, sure = (value <= floor, worst <= floor) if less else (value >= floor, worst >= floor)
         outcome = Outcome.PASS if good and sure else Outcome.UNKNOWN if good else Outcome.FAIL
-        shown = f" ({interval.low:.4f} to {interval.high:.4f})" if interval else ""
+        ends = f" ({interval.low:.4f} to {interval.high:.4f})" if interval else ""
         doubt = ", and the first champion must clear it with significance" * (good and not sure)
         yield RuleResult(
             rule=f"floor_{metric}",
@@ -183,8 +186,8 @@ def floors(
             low=interval.low if interval else None,
             high=interval.high if interval else None,
             rows=rows.truth.size,
-            reason=f"{metric} is {value:.4f}{shown}; at {'most' if less else 'least'} {floor:g} "
-            f"is required{doubt}.",
+            reason=f"{shown(metric)} is {value:.4f}{ends}; at {'most' if less else 'least'} "
+            f"{floor:g} is required{doubt}.",
         )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from aios_platform.contracts.decisions import Outcome, RuleResult
 from aios_platform.contracts.policy import AddedRule, Gate, Task
 from aios_platform.errors import AiosError
-from aios_platform.extensions import Kind, installed, load
+from aios_platform.extensions import Kind, load, origin
 from aios_platform.promotion.exam import Exam, Rows
 
 LONGEST_REASON = 500
@@ -78,7 +78,7 @@ def added(
         except AiosError as error:
             yield _unknown(rule, rows, f"{error.what}")
         except Exception as error:
-            yield _unknown(rule, rows, f"{_origin(rule)} raised {type(error).__name__}: {error}")
+            yield _unknown(rule, rows, f"{_named(rule)} raised {type(error).__name__}: {error}")
         else:
             yield _result(rule, rows, found)
 
@@ -99,17 +99,17 @@ def _finding(
 
 def _result(rule: AddedRule, rows: Rows, found: Any) -> RuleResult:
     if not isinstance(found, Finding) or not isinstance(found.passed, bool | np.bool_):
-        return _unknown(rule, rows, f"{_origin(rule)} returned {type(found).__name__}, no Finding.")
+        return _unknown(rule, rows, f"{_named(rule)} returned {type(found).__name__}, no Finding.")
     figures = [found.observed, found.bound]
     if not all(figure is None or math.isfinite(figure) for figure in figures):
-        return _unknown(rule, rows, f"{_origin(rule)} has no finite figure. {found.reason}")
+        return _unknown(rule, rows, f"{_named(rule)} has no finite figure. {found.reason}")
     return RuleResult(
         rule=rule.name,
         outcome=Outcome.PASS if found.passed else Outcome.FAIL,
         observed=None if found.observed is None else float(found.observed),
         bound=None if found.bound is None else float(found.bound),
         rows=rows.truth.size,
-        reason=f"{found.reason[:LONGEST_REASON]} ({_origin(rule)})",
+        reason=f"{found.reason[:LONGEST_REASON]} ({_named(rule)})",
     )
 
 
@@ -122,8 +122,5 @@ def _unknown(rule: AddedRule, rows: Rows, reason: str) -> RuleResult:
     )
 
 
-def _origin(rule: AddedRule) -> str:
-    """The rule and the package that has it, so that a verdict says by what it was decided."""
-    entry = installed(Kind.GATE_RULE).get(rule.rule)
-    package = entry.dist if entry else None
-    return f"{rule.rule} of {package.name} {package.version}" if package else rule.rule
+def _named(rule: AddedRule) -> str:
+    return origin(Kind.GATE_RULE, rule.rule)

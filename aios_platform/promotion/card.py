@@ -7,7 +7,7 @@ from aios_platform.contracts.decisions import ApprovalRequest, Outcome, RuleResu
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.evidence import Evidence
 from aios_platform.contracts.models import Provenance
-from aios_platform.metrics import LESS_IS_BETTER
+from aios_platform.metrics import less_is_better
 from aios_platform.metrics.quantiles import COVERAGE, INTERVAL_COVERAGE, PINBALL
 from aios_platform.promotion.report import inert, row_of, span_of
 
@@ -147,9 +147,10 @@ def _quality(declaration: ModelDeclaration, verdict: Verdict) -> Iterator[str]:
         theirs = verdict.champion_metrics.get(metric)
         shown = "-" if theirs is None else f"{theirs:.4f}"
         name = f"**{metric}**" if metric == declaration.gate.metric else metric
-        way = "less" if metric in (*LESS_IS_BETTER, PINBALL) else "more"
         if metric.startswith(COVERAGE) or metric == INTERVAL_COVERAGE:
             way = "as declared"
+        else:
+            way = "less" if metric == PINBALL or less_is_better(metric) else "more"
         yield f"| {name} | {way} | {value:.4f} | {interval} | {shown} |"
     yield ""
 
@@ -174,7 +175,7 @@ def _calibration(verdict: Verdict) -> Iterator[str]:
 
 def _weak(declaration: ModelDeclaration, verdict: Verdict) -> Iterator[str]:
     metric = declaration.gate.metric
-    less = metric in LESS_IS_BETTER
+    less = less_is_better(metric)
     smallest = declaration.gate.min_slice_rows
     known = {
         name: entry

@@ -5,7 +5,7 @@ from typing import Any
 from aios_platform.contracts.decisions import CalibrationBin
 from aios_platform.contracts.policy import Gate, Task
 from aios_platform.errors import MetricError, PromotionError
-from aios_platform.metrics import BINARY, judgeable, metric_of
+from aios_platform.metrics import BINARY, is_added, judgeable, metric_of
 from aios_platform.metrics.calibration import reliability_curve
 from aios_platform.promotion.exam import Exam, Rows
 from aios_platform.promotion.rules import finite
@@ -28,6 +28,9 @@ def intervals_of(gate: Gate, task: Task, rows: Rows, scores: Any) -> dict[str, t
 
     Returns:
         Lower and upper end by metric; a metric without an interval is left out.
+
+    Raises:
+        MetricError: A metric that a package adds has none.
     """
     found: dict[str, tuple[float, float]] = {}
     for metric in gate.named:
@@ -42,6 +45,9 @@ def intervals_of(gate: Gate, task: Task, rows: Rows, scores: Any) -> dict[str, t
                 task=task,
             )
         except MetricError:
+            # No later candidate could be compared by an added metric that cannot be resampled.
+            if is_added(metric):
+                raise
             continue
         found[metric] = (interval.low, interval.high)
     return found

@@ -9,6 +9,7 @@ from aios_platform.contracts.decisions import Outcome, RuleResult, Waiver
 from aios_platform.contracts.policy import Gate
 from aios_platform.contracts.record import digest_of, nearest
 from aios_platform.errors import PromotionError
+from aios_platform.metrics import shown
 from aios_platform.resampling import Estimate
 
 UNWAIVABLE: frozenset[str] = frozenset(
@@ -129,7 +130,7 @@ def described(metric: str, gain: Estimate) -> str:
     direction = "better" if gain.estimate >= 0 else "worse"
     places = decimals(gain.low, gain.high)
     return (
-        f"{metric} is {abs(gain.estimate):.{places}f} {direction} "
+        f"{shown(metric)} is {abs(gain.estimate):.{places}f} {direction} "
         f"({gain.confidence:.0%} interval {gain.low:+.{places}f} to {gain.high:+.{places}f}, "
         f"{sized(gain.rows, 'row')})"
     )

@@ -6,7 +6,7 @@ from datetime import date
 from itertools import pairwise
 
 from aios_platform.contracts.replays import Figure, Gain, Replay, ReplayedWindow, TrainingSummary
-from aios_platform.metrics import LESS_IS_BETTER
+from aios_platform.metrics import less_is_better
 
 TIE = "\N{NO-BREAK SPACE}"
 """Keeps a figure and its unit on one line."""
@@ -73,7 +73,7 @@ def metric_name(metric: str) -> str:
 
 def better(metric: str) -> str:
     """Which way is better."""
-    return "lower is better" if metric in LESS_IS_BETTER else "higher is better"
+    return "lower is better" if less_is_better(metric) else "higher is better"
 
 
 def pace(windows: Sequence[ReplayedWindow]) -> str:

@@ -19,8 +19,10 @@ from aios_platform.metrics import (
     Codes,
     Labels,
     Scores,
+    added_statistic,
     binary,
     calibration_bins,
+    is_added,
     multiclass,
 )
 from aios_platform.metrics.binning import debiased, reliability_of, sums
@@ -40,8 +42,10 @@ def statistic(metric: str, truth: Any, scores: Scores, *, task: Task) -> Statist
         task: Kind of answer the model gives.
 
     Raises:
-        MetricError: The task has no such metric.
+        MetricError: The task has no such metric, or an added one does not heed weights.
     """
+    if is_added(metric):
+        return added_statistic(metric, truth, scores, task)
     families: dict[Task, Callable[[str, Any, Scores], Statistic | None]] = {
         "binary_classification": _binary,
         "multiclass_classification": _multiclass,

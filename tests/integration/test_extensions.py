@@ -31,6 +31,7 @@ from aios_platform.features.tables import FeatureEngine, feature_queries
 from aios_platform.inference.session import Session
 from aios_platform.promotion.rules import check_waivable
 from aios_platform.registry.origin import source_digests
+from aios_platform.resampling import gain_interval
 from aios_platform.settings import Settings
 from aios_platform.training.trainer import train
 from tests.unit.alerts.receivers import an_alert
@@ -113,6 +114,7 @@ def test_the_command_lists_what_is_installed_and_whose_it_is(place):
     assert code == 0
     assert [(one["group"], one["name"], one["package"], one["error"]) for one in found] == [
         ("aios_platform.networks", "linear", "our-parts 1.0", None),
+        ("aios_platform.metrics", "mean_cost", "our-parts 1.0", None),
         ("aios_platform.feature_sql", "visits", "our-parts 1.0", None),
         ("aios_platform.gate_rules", "least_recall", "our-parts 1.0", None),
         ("aios_platform.alert_outputs", "file", "our-parts 1.0", None),
@@ -184,6 +186,130 @@ def test_a_rule_of_the_package_stops_a_candidate_that_the_gate_would_promote(pla
     missed = verdict_of(gate_with(least_recall(found + 0.01)))
     assert missed.decision is Decision.REJECT
     assert any("of the positives are found" in reason for reason in missed.reasons)
+
+
+def by_cost(**policy) -> Gate:
+    """The gate's policy by the package's metric."""
+    content = test_gate.GATE.model_dump(mode="json") | {"metric": "mean_cost", "margin": 0.05}
+    return Gate.model_validate(content | {"floors": {"mean_cost": 1.5}, **policy})
+
+
+def cost_of(scores) -> float:
+    called, truth = scores >= 0.2, test_gate.LABELS.astype(bool)
+    return float((called + 5.0 * (truth & ~called)).mean())
+
+
+def rule_of(verdict, name):
+    (rule,) = (rule for rule in verdict.rules if rule.rule == name)
+    return rule
+
+
+def test_champion_and_challenger_are_compared_by_a_metric_of_the_package(place, importable):
+    importable(place)
+    verdict = verdict_of(by_cost())
+    assert verdict.decision is Decision.PROMOTE
+    own, other = cost_of(test_gate.GOOD), cost_of(test_gate.POOR)
+    assert verdict.candidate_metrics["mean_cost"] == pytest.approx(own)
+    compared = rule_of(verdict, "non_inferior")
+    assert compared.observed == pytest.approx(other - own)
+    assert compared.low < compared.observed < compared.high
+    assert "mean_cost of our-parts 1.0 is" in compared.reason
+    assert rule_of(verdict, "floor_mean_cost").outcome is Outcome.PASS
+    back = test_gate.judge(
+        test_gate.contender("2", test_gate.POOR),
+        test_gate.contender("1", test_gate.GOOD),
+        exam=test_gate.EXAM,
+        gate=by_cost(),
+    )
+    assert back.decision is Decision.REJECT
+    assert rule_of(back, "non_inferior").outcome is Outcome.FAIL
+
+
+def test_its_paired_interval_is_that_of_repeated_rows(place, importable):
+    importable(place)
+    truth, own, other = test_gate.LABELS, test_gate.GOOD, test_gate.POOR
+    found = gain_interval("mean_cost", truth, own, other, seed=3, resamples=300)
+    called, theirs = own >= 0.2, other >= 0.2
+    each = (theirs + 5.0 * (truth & ~theirs)) - (called + 5.0 * (truth & ~called))
+    random = np.random.default_rng(5)
+    draws = [each[random.integers(0, each.size, each.size)].mean() for _ in range(2000)]
+    assert found.estimate == pytest.approx(each.mean())
+    assert found.standard_error == pytest.approx(np.std(draws), rel=0.15)
+
+
+def test_it_may_be_a_guard_and_a_floor_that_refuse(place, importable):
+    importable(place)
+    strict = verdict_of(by_cost(floors={"mean_cost": cost_of(test_gate.GOOD) - 0.01}))
+    assert strict.decision is Decision.REJECT
+    assert "mean_cost of our-parts 1.0 is" in rule_of(strict, "floor_mean_cost").reason
+    guarded = by_cost(metric="roc_auc", guards={"mean_cost": 0.05}, floors={})
+    assert rule_of(verdict_of(guarded), "guard_mean_cost").outcome is Outcome.PASS
+
+
+METRICS = """
+import numpy as np
+from aios_platform.metrics import AddedMetric
+def made(compute, task="binary_classification"):
+    return AddedMetric(task, True, compute)
+def _raises(truth, answers, weights):
+    raise OSError("no network")
+def _writes(truth, answers, weights):
+    answers[:] = 1
+    return 0.5
+raises, writes = made(_raises), made(_writes)
+ignores_weights = made(lambda truth, answers, weights: float(np.mean(answers[truth])))
+sums = made(lambda truth, answers, weights: float((answers * weights).sum() / truth.size))
+not_finite = made(lambda truth, answers, weights: float("nan"))
+says_none = made(lambda truth, answers, weights: None)
+of_numbers = made(lambda truth, answers, weights: 0.5, task="regression")
+def no_metric(truth, answers, weights):
+    return 0.5
+"""
+
+
+@pytest.fixture
+def metrics(broken):
+    names = re.findall(r"^(?:raises, )?(\w+)(?:, writes)? = made|def (no_metric)", METRICS, re.M)
+    lines = [f"{name} = their_parts:{name}" for pair in names for name in pair if name]
+    lines += ["raises = their_parts:raises", "gone = not_there:metric"]
+    (broken / "their_parts-2.0.dist-info/entry_points.txt").write_text(
+        "[aios_platform.metrics]\n" + "\n".join(sorted(set(lines))) + "\n"
+    )
+    (broken / "their_parts.py").write_text(METRICS)
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("raises", "raises of their-parts 2.0 has no value of 2,000 rows: OSError: no network"),
+        ("writes", "read-only"),
+        ("ignores_weights", "does not heed its weights"),
+        ("sums", "does not heed its weights"),
+        ("not_finite", "is nan"),
+        ("says_none", "TypeError"),
+        ("of_numbers", "is a metric of regression"),
+        ("no_metric", "is a function, no AddedMetric"),
+        ("gone", "cannot be imported"),
+    ],
+)
+def test_a_broken_metric_never_promotes(metrics, importable, name, said):
+    importable(metrics)
+    for policy in ({"metric": name}, {"metric": "roc_auc", "guards": {name: 0.1}}):
+        verdict = verdict_of(by_cost(floors={}, resamples=200, **policy))
+        assert verdict.decision is Decision.INCONCLUSIVE
+        assert any(said in reason for reason in verdict.reasons), verdict.reasons
+        first = test_gate.judge(
+            test_gate.contender("1", test_gate.GOOD), None, exam=test_gate.EXAM,
+            gate=by_cost(floors={}, resamples=200, **policy),
+        )  # fmt: skip
+        assert first.decision is Decision.INCONCLUSIVE
+
+
+def test_a_metric_that_is_not_installed_is_refused_with_the_nearest(place, importable):
+    importable(place)
+    with pytest.raises(ValidationError, match=r"no metric 'main_cost'\. Did you mean 'mean_cost'"):
+        Gate(metric="main_cost")
 
 
 RULES = """
