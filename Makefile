@@ -9,6 +9,8 @@ UV = $(BIN)/uv
 UV_LINKS = $(foreach link,$(sort $(FIND_LINKS)),--find-links $(link))
 # Where sources look for data sets that somebody downloaded (docs/operations.md).
 DATASETS = $(or $(AIOS_DATASETS),$(or $(AIOS_HOME),.aios)/datasets)
+# The libraries are compiled once, not by each of the many processes that a suite or a demo starts.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo ui stack mails secrets images test test-faults lint docs format lock bench clean

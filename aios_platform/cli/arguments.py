@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from aios_platform.components.model_lifecycle.names import Names
     from aios_platform.database import Database
 
-STATEMENT_MILLISECONDS = 600_000
-POOL_SECONDS = 3600
 
 Model = Annotated[str, typer.Argument(help="Name of a declared model; `aios models` lists them.")]
 AsOf = Annotated[
@@ -64,9 +62,4 @@ def code_location() -> "tuple[dg.Definitions, dg.DagsterInstance, ArtifactStore,
 
     from aios_platform.definitions import defs
 
-    instance = dg.DagsterInstance.get()
-    # Dagster opens a connection for every event otherwise, which takes as long as the write.
-    instance.optimize_for_webserver(
-        statement_timeout=STATEMENT_MILLISECONDS, pool_recycle=POOL_SECONDS, max_overflow=5
-    )
-    return defs(), instance, ArtifactStore(settings().artifact_root), opened
+    return defs(), dg.DagsterInstance.get(), ArtifactStore(settings().artifact_root), opened

@@ -21,6 +21,7 @@ from aios_platform.monitoring.sampling import sample
 from aios_platform.monitoring.statistics import measured, measured_fields
 
 MAX_COLUMNS = 24
+FEWEST_COLUMNS = 8
 MIN_ROWS = 10
 # Look-alikes, not entities: they stay harmless however often a page decodes them.
 _INERT = str.maketrans(
@@ -61,9 +62,9 @@ def drift_page(
     Args:
         frame: The window's feature frame.
         reference: Rows the champion was trained on, or a sample of them.
-        fields: Columns to show, the most interesting first (vectors and texts by their
-            statistics); the first `max_columns` that have
-            values on both sides are shown, since each costs about 0.04 s.
+        fields: Columns to show, the drifted first (vectors and texts by their statistics). Of those
+            that have values on both sides as many are shown as drifted, since each costs about
+            0.04 s and weighs on the page: at least 8 and at most `max_columns`.
         monitoring: The declared bounds and sample size.
         report: What was found over all rows; written above Evidently's view.
         max_columns: Most columns shown.
@@ -76,7 +77,8 @@ def drift_page(
     )
     fields = measured_fields(fields)
     with_values = [f for f in fields if _shows(current, f.name) and _shows(past, f.name)]
-    shown = with_values[:max_columns]
+    drifted = max_columns if report is None else len(report.drifted)
+    shown = with_values[: min(max(drifted, FEWEST_COLUMNS), max_columns)]
     if not shown or min(current.num_rows, past.num_rows) < MIN_ROWS:
         return None
     names = _inert_names([field.name for field in shown])
@@ -153,8 +155,8 @@ champion was trained on.</p>
 <table><tr><th>column</th><th>status</th><th>PSI</th><th>importance</th>
 <th>adjusted p</th><th>missing before</th><th>missing now</th></tr>
 {rows}</table></details>
-<p>Below: Evidently's view of {shown} columns, the most drifted first, on {sampled[0]:,} rows
-of the window and {sampled[1]:,} of the reference.</p>
+<p>Below: Evidently's view of {shown} columns, the most drifted and then the most important first,
+on {sampled[0]:,} rows of the window and {sampled[1]:,} of the reference.</p>
 </div>{page[mark:]}"""
 
 

@@ -118,8 +118,10 @@ def _page(
     from aios_platform.monitoring.report import drift_page
 
     order = {name: place for place, name in enumerate(result.drifted)}
+    important = {column.name: column.importance or 0.0 for column in result.columns}
     fields = sorted(
-        reference.training_set.features.fields, key=lambda f: order.get(f.name, len(order))
+        reference.training_set.features.fields,
+        key=lambda f: (order.get(f.name, len(order)), -important.get(f.name, 0.0)),
     )
     page = drift_page(
         frame=frame,

@@ -128,6 +128,36 @@ def test_only_so_many_columns_are_shown():
     assert len(found.left_out) == len(FIELDS) - 1
 
 
+def test_as_many_columns_are_shown_as_drifted_and_some_for_comparison():
+    fields = [
+        FeatureField(name=f"n{place:02}", kind=FieldKind.NUMERICAL, origin="request")
+        for place in range(30)
+    ]
+    past = many(fields, moved=0)
+    for moved, shown in ((0, 8), (3, 8), (12, 12), (30, 24)):
+        report = detect(
+            model="flight_delay", window="2013-10", frame=many(fields, moved=moved),
+            reference=reference_bins(past, fields), monitoring=MONITORING,
+        )  # fmt: skip
+        assert len(report.drifted) == moved
+        found = drift_page(
+            frame=many(fields, moved=moved), reference=past, fields=fields,
+            monitoring=MONITORING, report=report,
+        )  # fmt: skip
+        assert len(found.figures) == shown
+        assert f"Evidently's view of {shown} columns" in found.html.decode()
+
+
+def many(fields, *, moved):
+    random = np.random.default_rng(0)
+    return pa.table(
+        {
+            field.name: random.normal(3.0 * (place < moved), 1, 800)
+            for place, field in enumerate(fields)
+        }
+    )
+
+
 @pytest.mark.parametrize("rows", [0, 1, 9])
 def test_too_few_rows_give_no_page(rows):
     for frame, reference in [

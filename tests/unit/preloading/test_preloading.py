@@ -1,4 +1,5 @@
 import gc
+import subprocess
 import sys
 import textwrap
 
@@ -62,3 +63,22 @@ def test_the_collector_looks_less_often_and_still_finds_cycles():
         assert gc.isenabled()
     finally:
         gc.set_threshold(*before)
+
+
+def test_the_end_of_a_process_keeps_its_status_and_what_was_registered_for_it():
+    code = (
+        "import atexit, gc, sys\n"
+        "from aios_platform.preloading import collect_rarely\n"
+        "collect_rarely()\n"
+        "import duckdb\n"
+        "atexit.register(lambda: print('told at the end', file=sys.stderr))\n"
+        "class Cycle:\n"
+        "    def __init__(self): self.own = self\n"
+        "    def __del__(self): print('freed')\n"
+        "kept = Cycle()\n"
+        "sys.exit(3)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "told at the end\n")
