@@ -18,7 +18,6 @@ logger = logging.getLogger(__name__)
 YOUNG, MIDDLE, OLD = 100_000, 20, 100
 
 
-@cache
 def collect_rarely() -> None:
     """Let the garbage collector look less often, and no more when the process ends.
 
@@ -28,6 +27,11 @@ def collect_rarely() -> None:
     one, which takes three seconds; the operating system takes them back at once.
     """
     gc.set_threshold(YOUNG, MIDDLE, OLD)
+    _leave_at_the_end()
+
+
+@cache
+def _leave_at_the_end() -> None:
     # Registered early, so that it runs after what the libraries have registered.
     atexit.register(_leave)
 

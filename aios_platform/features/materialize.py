@@ -1,7 +1,8 @@
 """Bringing windows of feature rows to the online store, and reading them there."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,10 @@ from aios_platform.features.service import SourceView, service_contract
 from aios_platform.features.store import quiet
 
 if TYPE_CHECKING:
-    from feast import FeatureService, FeatureStore
+    from feast import FeatureService, FeatureStore, FeatureView
 
+# What Feast calls the entity of a view without one.
+DUMMY_ENTITY = "__dummy"
 MICROSECOND = timedelta(microseconds=1)
 # One waits for the server while the other prepares its rows.
 VIEWS_AT_ONCE = 2
@@ -73,7 +76,7 @@ def materialize(
         contract = service_contract(declaration, feature_store)
         views = [view for view in contract.views if view.dataset is not None]
         with quiet():
-            with ThreadPoolExecutor(VIEWS_AT_ONCE) as pool:
+            with _refreshed_once(feature_store.registry), ThreadPoolExecutor(VIEWS_AT_ONCE) as pool:
                 counts = {
                     v.name: count for v, count in zip(views, pool.map(write, views), strict=True)
                 }
@@ -150,13 +153,55 @@ def _one_view(
             # What the window's former rows had overwritten lies at most one TTL back.
             first = schedule.window(min(store.keys(view.dataset)))
             start = start - view.ttl if view.ttl else first.start
-        provider.materialize_single_feature_view(
-            config, table, start, end, registry, config.project, tqdm_builder=None
-        )
+        if not (remembers and _write_newest(feature_store, table, start, end)):
+            provider.materialize_single_feature_view(
+                config, table, start, end, registry, config.project, tqdm_builder=None
+            )
         registry.apply_materialization(table, config.project, start, end)
         if remembers:
             online.mark_materialized(config, view.name, {w.key: digests[w.key] for w in run})
     return online.written[view.name] - before if remembers else 0
+
+
+def _write_newest(
+    feature_store: "FeatureStore", view: "FeatureView", start: datetime, end: datetime
+) -> bool:
+    """Do what Feast's engine does for a plain view, in a fraction of the time.
+
+    Returns:
+        Whether it was done; a view with transformations or renamed columns is Feast's to do.
+    """
+    from feast import FeatureView
+
+    source, keys = view.batch_source, [entity.name for entity in view.entity_columns]
+    plain = type(view) is FeatureView and view.online and not view.offline and source is not None
+    if not plain or source.field_mapping or not view.entities or view.entities == [DUMMY_ENTITY]:
+        return False
+    config, provider = feature_store.config, feature_store._get_provider()
+    rows = provider.offline_store.pull_latest_from_table_or_query(
+        config, source, keys, [feature.name for feature in view.features],
+        source.timestamp_field, source.created_timestamp_column or None, start, end,
+    ).to_arrow()  # fmt: skip
+    if any(rows[key].null_count for key in keys):
+        return False
+    if rows.num_rows:
+        provider.online_store.write_table(config, view, rows)
+    return True
+
+
+@contextmanager
+def _refreshed_once(registry: Any) -> Iterator[None]:
+    """Let the registry read itself again at the end, and not after each of many changes."""
+    mode = getattr(registry, "cache_mode", None)
+    if mode != "sync":
+        yield
+        return
+    registry.cache_mode = "deferred"
+    try:
+        yield
+    finally:
+        registry.cache_mode = mode
+        registry.refresh()
 
 
 def _consecutive(windows: list[Window]) -> list[list[Window]]:

@@ -16,16 +16,14 @@ import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
+from itertools import islice
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pyarrow as pa
 from feast.feature_view import FeatureView  # noqa: TID253
-from feast.infra.key_encoding_utils import serialize_entity_key  # noqa: TID253
-from feast.infra.online_stores.helpers import (  # noqa: TID253
-    compute_table_id,
-    extract_text_and_num,
-)
+from feast.infra.online_stores.helpers import compute_table_id  # noqa: TID253
 from feast.infra.online_stores.postgres_online_store.postgres import (  # noqa: TID253
     PostgreSQLOnlineStore,
     PostgreSQLOnlineStoreConfig,
@@ -37,8 +35,6 @@ from feast.infra.utils.postgres.connection_utils import (  # noqa: TID253
 from feast.protos.feast.serving.ServingService_pb2 import (  # noqa: TID253
     GetOnlineFeaturesResponse,
 )
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey  # noqa: TID253
-from feast.protos.feast.types.Value_pb2 import Value  # noqa: TID253
 from feast.repo_config import RepoConfig  # noqa: TID253
 from psycopg import AsyncConnection, Connection, OperationalError, sql
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
@@ -46,13 +42,10 @@ from pydantic import model_validator
 
 from aios_platform.errors import DatabaseUnavailable, SettingsError
 from aios_platform.features.online_ages import AgesEnforced, expire, without_gaps
+from aios_platform.features.online_rows import COLUMNS, Row, lines_of_rows, lines_of_table
 
-Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
-COLUMNS = ("entity_key", "feature_name", "value", "value_text", "event_ts", "created_ts")
 WAIT_SECONDS = 30.0
-# Of COPY's text format: https://www.postgresql.org/docs/current/sql-copy.html
-NULL = "\\N"
-ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+LINES_AT_ONCE = 50_000
 MARKERS = (
     "CREATE TABLE IF NOT EXISTS aios_materialized (project TEXT, view TEXT, window_key TEXT, "
     "digest TEXT NOT NULL, PRIMARY KEY (project, view, window_key))"
@@ -100,6 +93,37 @@ class NewestWinsOnlineStore(AgesEnforced, PostgreSQLOnlineStore):  # type: ignor
         Raises:
             DatabaseUnavailable: Postgres does not answer; the same call may be made again.
         """
+        self._write(
+            config, table, lines_of_rows(data, config.entity_key_serialization_version), len(data)
+        )
+        if progress:
+            progress(len(data))
+
+    def write_table(self, config: RepoConfig, table: FeatureView, rows: pa.Table) -> None:
+        """Write the newest values of a view's entities, as `online_write_batch` does, in less time.
+
+        Args:
+            config: Of the repository.
+            table: A view of a source whose columns have the names of its features and join keys.
+            rows: One row per entity, with the columns of that source.
+
+        Raises:
+            DatabaseUnavailable: Postgres does not answer; the same call may be made again.
+        """
+        source = table.batch_source
+        lines = lines_of_table(
+            rows,
+            {entity.name: entity.dtype.to_value_type() for entity in table.entity_columns},
+            {feature.name: feature.dtype.to_value_type() for feature in table.features},
+            source.timestamp_field,
+            source.created_timestamp_column or None,
+            config.entity_key_serialization_version,
+        )
+        self._write(config, table, lines, rows.num_rows)
+
+    def _write(
+        self, config: RepoConfig, table: FeatureView, lines: Iterator[str], rows: int
+    ) -> None:
         name = compute_table_id(
             config.project, table, config.registry.enable_online_feature_view_versioning
         )
@@ -111,7 +135,8 @@ class NewestWinsOnlineStore(AgesEnforced, PostgreSQLOnlineStore):  # type: ignor
                 "ON COMMIT DROP"
             )
             with cursor.copy("COPY arriving FROM STDIN") as copy:
-                copy.write("".join(_lines(config, data)))
+                while part := "".join(islice(lines, LINES_AT_ONCE)):
+                    copy.write(part)
             # Rows in key order, so that two writers at once wait for each other, not for ever.
             cursor.execute(
                 sql.SQL(
@@ -127,9 +152,7 @@ class NewestWinsOnlineStore(AgesEnforced, PostgreSQLOnlineStore):  # type: ignor
                     "AND stored IS DISTINCT FROM excluded"
                 ).format(table=sql.Identifier(name), columns=columns)
             )
-        self.written[table.name] += len(data)
-        if progress:
-            progress(len(data))
+        self.written[table.name] += rows
 
     async def _read_features_per_fv_async(
         self,
@@ -275,30 +298,6 @@ class NewestWinsOnlineStore(AgesEnforced, PostgreSQLOnlineStore):  # type: ignor
         if self._conn_pool is not None:
             self._conn_pool.close()
             self._conn_pool = None
-
-
-def _lines(config: RepoConfig, data: Sequence[Row]) -> Iterator[str]:
-    """A line of COPY's text format per value; psycopg's own rows cost several times as much."""
-    place = 0
-    for entity_key, values, event, created in data:
-        key = serialize_entity_key(
-            entity_key,
-            entity_key_serialization_version=config.entity_key_serialization_version,
-        )
-        start = f"\\\\x{key.hex()}\t"
-        times = f"{_utc(event)}\t{_utc(created) or NULL}"
-        for name, value in values.items():
-            text, _ = extract_text_and_num(value, False)
-            told = NULL if text is None else text.translate(ESCAPED)
-            yield (
-                f"{start}{name.translate(ESCAPED)}\t\\\\x{value.SerializeToString().hex()}\t"
-                f"{told}\t{times}\t{place}\n"
-            )
-            place += 1
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
 
 def _parts(url: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from aios_platform.errors import MetricError, PromotionError
 from aios_platform.metrics import is_added, less_is_better, shown
 from aios_platform.metrics.quantiles import coverage_error
 from aios_platform.promotion.exam import Contender, Rows
+from aios_platform.promotion.quality import RESAMPLES
 from aios_platform.promotion.rules import described, finite
 from aios_platform.promotion.statistics import detectable, superiority
 from aios_platform.resampling import Interval, gain_interval, metric_intervals, seed_of
@@ -63,7 +64,10 @@ def beats_linear(
     try:
         if linear is None:
             raise PromotionError("It was not fitted.", remedy="Judge the candidate again.")
-        gain = _gain(gate, task, metric, rows, candidate, rows.scores_of(linear), step=step)
+        gain = _gain(
+            gate, task, metric, rows, candidate, rows.scores_of(linear), step=step,
+            resamples=gate.resamples if required else min(gate.resamples, RESAMPLES),
+        )  # fmt: skip
     except (MetricError, PromotionError) as error:
         why = linear.problem if linear is not None and linear.problem else error.what
         yield RuleResult(
@@ -88,7 +92,15 @@ def beats_linear(
 
 
 def _gain(
-    gate: Gate, task: Task, metric: Metric, rows: Rows, own: Any, other: Any, *, step: int = 1
+    gate: Gate,
+    task: Task,
+    metric: Metric,
+    rows: Rows,
+    own: Any,
+    other: Any,
+    *,
+    step: int = 1,
+    resamples: int | None = None,
 ) -> Interval:
     """How much better the candidate is than a reference, on every `step`-th row."""
     return gain_interval(
@@ -98,7 +110,7 @@ def _gain(
         other[::step],
         seed=seed_of(rows.digest),
         confidence=gate.confidence,
-        resamples=gate.resamples,
+        resamples=resamples or gate.resamples,
         task=task,
     )
 

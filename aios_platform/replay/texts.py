@@ -6,6 +6,7 @@ from datetime import date
 from itertools import pairwise
 
 from aios_platform.contracts.replays import Figure, Gain, Replay, ReplayedWindow, TrainingSummary
+from aios_platform.errors import MetricError
 from aios_platform.metrics import less_is_better
 
 TIE = "\N{NO-BREAK SPACE}"
@@ -72,8 +73,11 @@ def metric_name(metric: str) -> str:
 
 
 def better(metric: str) -> str:
-    """Which way is better."""
-    return "lower is better" if less_is_better(metric) else "higher is better"
+    """Which way is better; a metric's package may not be installed here."""
+    try:
+        return "lower is better" if less_is_better(metric) else "higher is better"
+    except MetricError:
+        return "which way is better is not known here"
 
 
 def pace(windows: Sequence[ReplayedWindow]) -> str:

@@ -7,6 +7,7 @@ attempt that is asked for: a line of JSON in, a line of JSON out. It opens nothi
 import errno
 import gc
 import json
+import math
 import os
 import re
 import signal
@@ -117,10 +118,14 @@ def run(asked: dict[str, Any], told: int) -> None:
     from aios_platform.cli.arguments import code_location
     from aios_platform.components.model_lifecycle.promoting import promote_version
     from aios_platform.components.model_lifecycle.runner import run_until_done
+    from aios_platform.resources import dagster_storage
     from aios_platform.resources.stores import Stores
     from tests.faults import tiny
 
     telemetry.configure("ERROR")
+    if asked["fault"] == "stop":
+        # As if every connection had been in use when it stopped: none is tried and replaced.
+        dagster_storage.IDLE_SECONDS = math.inf
     Boundaries(asked["names"], ACTS[asked["fault"]], told).watch()
     names, as_of = tiny.names(), datetime.fromisoformat(asked["as_of"])
     _, instance, store, database = code_location()

@@ -237,5 +237,8 @@ def _failure(result: dg.ExecuteInProcessResult) -> str:
             cause = event.step_failure_data.error
             while cause.cause is not None:
                 cause = cause.cause
-            reasons.append(f"{event.step_key}: {cause.message.strip()}")
+            said = cause.message.strip()
+            if cause.cls_name == "OperationalError":
+                said = f"Postgres went away: {said.splitlines()[0]}"
+            reasons.append(f"{event.step_key}: {said}")
     return "; ".join(reasons) or "no step failed; read the run's log"

@@ -317,7 +317,7 @@ from aios_platform.artifacts import ArtifactStore
 from aios_platform.contracts.declaration import ModelDeclaration
 
 repo, url, root, document, after = sys.argv[1:]
-original, calls = online_store.NewestWinsOnlineStore.online_write_batch, [0]
+original, calls = online_store.NewestWinsOnlineStore._write, [0]
 
 def die(*args, **kwargs):
     calls[0] += 1
@@ -325,7 +325,7 @@ def die(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*args, **kwargs)
 
-online_store.NewestWinsOnlineStore.online_write_batch = die
+online_store.NewestWinsOnlineStore._write = die
 declaration = ModelDeclaration.model_validate_json(Path(document).read_text())
 window = declaration.windows.window("2013-01")
 materialize(declaration, [window], ArtifactStore(root), open_feature_store(Path(repo), url))
