@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import dagster as dg
 import dagster._grpc.client
@@ -36,6 +37,15 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def keep_trial() -> dict[str, Any]:
+    """What is on trial as a tick begins, kept for its evaluation: that sees no later one."""
+    written = (folder() / "trial.json").read_text()
+    new = folder() / f"tick.{os.getpid()}"
+    new.write_text(written)
+    new.replace(folder() / "tick.json")
+    return json.loads(written)
+
+
 class Point:
     """Where the daemon dies next, if its tick is of the sensor; read when the tick begins."""
 
@@ -49,7 +59,7 @@ class Point:
             self.sensor = key
             return self
         if key == "TICK_CREATED":
-            trial = json.loads((folder() / "trial.json").read_text())
+            trial = keep_trial()
             self.armed = trial["point"] if trial["sensor"] == self.sensor else None
         return signal.SIGKILL if key == self.armed else None
 
