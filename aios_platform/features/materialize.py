@@ -18,8 +18,6 @@ from aios_platform.features.store import quiet
 if TYPE_CHECKING:
     from feast import FeatureService, FeatureStore, FeatureView
 
-# What Feast calls the entity of a view without one.
-DUMMY_ENTITY = "__dummy"
 MICROSECOND = timedelta(microseconds=1)
 # One waits for the server while the other prepares its rows.
 VIEWS_AT_ONCE = 2
@@ -172,10 +170,11 @@ def _write_newest(
         Whether it was done; a view with transformations or renamed columns is Feast's to do.
     """
     from feast import FeatureView
+    from feast.feature_view import DUMMY_ENTITY_NAME
 
     source, keys = view.batch_source, [entity.name for entity in view.entity_columns]
     plain = type(view) is FeatureView and view.online and not view.offline and source is not None
-    if not plain or source.field_mapping or not view.entities or view.entities == [DUMMY_ENTITY]:
+    if not plain or source.field_mapping or view.entities in ([], [DUMMY_ENTITY_NAME]):
         return False
     config, provider = feature_store.config, feature_store._get_provider()
     rows = provider.offline_store.pull_latest_from_table_or_query(
