@@ -64,11 +64,16 @@ def installed(kind: Kind) -> Mapping[str, EntryPoint]:
     return found
 
 
+def package_of(entry: EntryPoint) -> str | None:
+    """Name and version of the package that has a part; None where it is not on record."""
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else None
+
+
 def origin(kind: Kind, name: str) -> str:
     """A part and the package that has it, so that a record says by what it was made."""
     entry = installed(kind).get(name)
-    package = entry.dist if entry else None
-    return f"{name} of {package.name} {package.version}" if package else name
+    package = package_of(entry) if entry else None
+    return f"{name} of {package}" if package else name
 
 
 def load(kind: Kind, name: str) -> Any:

@@ -16,15 +16,14 @@ def extensions(
     import json
 
     from aios_platform.errors import ExtensionError
-    from aios_platform.extensions import Kind, installed, load
+    from aios_platform.extensions import Kind, installed, load, package_of
 
     failed = False
     for kind in Kind:
         for name, entry in installed(kind).items():
-            package = entry.dist
             line = {
                 "group": str(kind), "name": name, "value": entry.value, "error": None,
-                "package": f"{package.name} {package.version}" if package else None,
+                "package": package_of(entry),
             }  # fmt: skip
             try:
                 load(kind, name)

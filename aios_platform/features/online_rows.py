@@ -20,12 +20,13 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey  # noqa: TID253
 from feast.protos.feast.types.Value_pb2 import Value  # noqa: TID253
 from feast.type_map import python_values_to_proto_values  # noqa: TID253
 
+from aios_platform.known import INSTANT
+
 Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 COLUMNS = ("entity_key", "feature_name", "value", "value_text", "event_ts", "created_ts")
 # https://www.postgresql.org/docs/current/sql-copy.html
 NULL = "\\N"
 ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-INSTANT = pa.timestamp("us", tz="UTC")
 
 
 def lines_of_rows(data: Sequence[Row], version: int) -> Iterator[str]:
@@ -62,7 +63,6 @@ def lines_of_table(
         created: Column that says when a row became known, if there is one.
         version: Of the serialization of entity keys.
     """
-    table = table.combine_chunks()
     entities = _entity_keys(table, keys, version)
     times = [
         f"{at}\t{known or NULL}"

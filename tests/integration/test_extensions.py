@@ -267,32 +267,30 @@ def no_metric(truth, answers, weights):
 """
 
 
+BROKEN_METRICS = {
+    "raises": "raises of their-parts 2.0 has no value of 2,000 rows: OSError: no network",
+    "writes": "read-only",
+    "ignores_weights": "does not heed its weights",
+    "sums": "does not heed its weights",
+    "not_finite": "is nan",
+    "says_none": "TypeError",
+    "of_numbers": "is a metric of regression",
+    "no_metric": "is a function, no AddedMetric",
+    "gone": "cannot be imported",
+}
+
+
 @pytest.fixture
 def metrics(broken):
-    names = re.findall(r"^(?:raises, )?(\w+)(?:, writes)? = made|def (no_metric)", METRICS, re.M)
-    lines = [f"{name} = their_parts:{name}" for pair in names for name in pair if name]
-    lines += ["raises = their_parts:raises", "gone = not_there:metric"]
+    lines = [f"{name} = their_parts:{name}" for name in BROKEN_METRICS if name != "gone"]
     (broken / "their_parts-2.0.dist-info/entry_points.txt").write_text(
-        "[aios_platform.metrics]\n" + "\n".join(sorted(set(lines))) + "\n"
+        "[aios_platform.metrics]\n" + "\n".join([*lines, "gone = not_there:metric"]) + "\n"
     )
     (broken / "their_parts.py").write_text(METRICS)
     return broken
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("raises", "raises of their-parts 2.0 has no value of 2,000 rows: OSError: no network"),
-        ("writes", "read-only"),
-        ("ignores_weights", "does not heed its weights"),
-        ("sums", "does not heed its weights"),
-        ("not_finite", "is nan"),
-        ("says_none", "TypeError"),
-        ("of_numbers", "is a metric of regression"),
-        ("no_metric", "is a function, no AddedMetric"),
-        ("gone", "cannot be imported"),
-    ],
-)
+@pytest.mark.parametrize(("name", "said"), BROKEN_METRICS.items(), ids=BROKEN_METRICS)
 def test_a_broken_metric_never_promotes(metrics, importable, name, said):
     importable(metrics)
     for policy in ({"metric": name}, {"metric": "roc_auc", "guards": {name: 0.1}}):

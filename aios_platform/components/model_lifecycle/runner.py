@@ -238,7 +238,8 @@ def _failure(result: dg.ExecuteInProcessResult) -> str:
             while cause.cause is not None:
                 cause = cause.cause
             said = cause.message.strip()
-            if cause.cls_name == "OperationalError":
+            # Of psycopg's two generations; a declared source may be another database's.
+            if said.startswith(("psycopg2.OperationalError", "psycopg.OperationalError")):
                 said = f"Postgres went away: {said.splitlines()[0]}"
             reasons.append(f"{event.step_key}: {said}")
     return "; ".join(reasons) or "no step failed; read the run's log"
