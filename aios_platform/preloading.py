@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,34 @@ def _leave() -> None:
         sys.stderr.flush()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
+
+
+@cache
+def check_constructors_only() -> None:
+    """Let Feast's classes check the types of their constructors' arguments, and no more.
+
+    Feast decorates its classes with typeguard's `typechecked`, which parses and compiles a whole
+    module again for each method: two seconds of an import that otherwise takes half a second.
+    What people write, in their feature files, goes through constructors. Must be called before
+    Feast is imported; other packages' classes are checked as ever.
+    """
+    try:
+        import typeguard
+    except ImportError:
+        return  # It is Feast's dependency, not ours.
+
+    checked = typeguard.typechecked
+
+    def typechecked(target: Any = None, **options: Any) -> Any:
+        if not isinstance(target, type) or target.__module__.partition(".")[0] != "feast":
+            return checked(**options) if target is None else checked(target, **options)
+        constructor = vars(target).get("__init__")
+        # A constructor that is inherited from elsewhere, or wraps another, is as it was.
+        if constructor and getattr(constructor, "__module__", None) == target.__module__:
+            type.__setattr__(target, "__init__", checked(constructor))
+        return target
+
+    typeguard.typechecked = typechecked
 
 
 @contextmanager
