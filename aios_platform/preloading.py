@@ -64,7 +64,7 @@ def check_constructors_only() -> None:
 
     def typechecked(target: Any = None, **options: Any) -> Any:
         if not isinstance(target, type) or target.__module__.partition(".")[0] != "feast":
-            return checked(**options) if target is None else checked(target, **options)
+            return checked(target, **options)
         constructor = vars(target).get("__init__")
         # A constructor that is inherited from elsewhere, or wraps another, is as it was.
         if constructor and getattr(constructor, "__module__", None) == target.__module__:

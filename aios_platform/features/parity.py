@@ -15,7 +15,7 @@ from aios_platform.features.entities import TIME
 from aios_platform.features.materialize import read_online
 from aios_platform.features.service import ServiceContract, service_contract
 from aios_platform.features.sources import pinned
-from aios_platform.features.training_set import INSTANT
+from aios_platform.known import INSTANT
 
 if TYPE_CHECKING:
     from feast import FeatureStore

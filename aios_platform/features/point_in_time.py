@@ -16,7 +16,8 @@ from aios_platform.contracts.windows import Window
 from aios_platform.features.entities import TIME
 from aios_platform.features.service import ServiceContract, joined, service_contract
 from aios_platform.features.sources import pinned
-from aios_platform.features.training_set import INSTANT, as_input, input_type
+from aios_platform.features.training_set import as_input, input_type
+from aios_platform.known import INSTANT
 
 if TYPE_CHECKING:
     from feast import FeatureStore

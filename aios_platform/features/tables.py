@@ -28,10 +28,10 @@ from aios_platform.contracts.datasets import DatasetVersion
 from aios_platform.contracts.declaration import ModelDeclaration
 from aios_platform.contracts.windows import Window
 from aios_platform.errors import ArtifactMissing, FeatureError
+from aios_platform.known import INSTANT
 
 EVENT = "event_timestamp"
 CREATED = "created_timestamp"
-INSTANT = pa.timestamp("us", tz="UTC")
 MEMORY_LIMIT = "2GB"
 THREADS = 4
 ROWS_PER_THREAD = 250_000

@@ -28,12 +28,12 @@ from aios_platform.errors import FeatureError
 from aios_platform.features.entities import TIME
 from aios_platform.features.service import ServiceContract, joined, service_contract
 from aios_platform.features.sources import pinned
+from aios_platform.known import INSTANT
 from aios_platform.metrics.truth import label_type
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-INSTANT = pa.timestamp("us", tz="UTC")
 WINDOW = "window"
 # Reading, joining and compressing release the interpreter's lock. Two bound the memory.
 WINDOWS_AT_ONCE = 2

@@ -1,7 +1,6 @@
 import gc
 import subprocess
 import sys
-import tempfile
 import textwrap
 
 import pytest
@@ -85,9 +84,8 @@ def test_the_end_of_a_process_keeps_its_status_and_what_was_registered_for_it():
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "told at the end\n")
 
 
-def test_feasts_constructors_check_their_arguments_and_nothing_else_is_compiled_again():
+def test_feasts_constructors_check_their_arguments_and_nothing_else_is_compiled_again(tmp_path):
     code = """
-        import sys
         from aios_platform.preloading import check_constructors_only
         check_constructors_only()
         import typeguard
@@ -99,34 +97,29 @@ def test_feasts_constructors_check_their_arguments_and_nothing_else_is_compiled_
         _decorators.instrument = counted
         from feast import Entity, FeatureView, Field
         assert compiled and {name.split(".")[-1] for name in compiled} == {"__init__"}, compiled
-        for refused in [
-            lambda: FeatureView(name=3, source=None),
-            lambda: Field(name="a", dtype="Int32"),
-            lambda: Entity(name="a", join_keys="key"),
-        ]:
-            try:
-                refused()
-            except typeguard.TypeCheckError as error:
-                print(str(error).splitlines()[0])
         @typeguard.typechecked
         class Theirs:
             def method(self, number: int): ...
         @typeguard.typechecked(forward_ref_policy=typeguard.ForwardRefPolicy.IGNORE)
         def function(number: int): ...
-        for refused in [lambda: Theirs().method("1"), lambda: function("1")]:
+        for refused in [
+            lambda: FeatureView(name=3, source=None),
+            lambda: Field(name="a", dtype="Int32"),
+            lambda: Entity(name="a", join_keys="key"),
+            lambda: Theirs().method("1"),
+            lambda: function("1"),
+        ]:
             try:
                 refused()
             except typeguard.TypeCheckError as error:
-                print(error)
+                print(str(error).splitlines()[0])
     """
-    script = textwrap.dedent(code)
-    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:  # What is checked has a source.
-        file.write(script)
-        file.flush()
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", file.name],
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
+    script = tmp_path / "script.py"  # typeguard needs the source of what it checks.
+    script.write_text(textwrap.dedent(code))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         'argument "name" (int) is not an instance of str',
